@@ -1,0 +1,98 @@
+/** Everything that a memory snapshot depends on besides the guest: a snapshot is only restored by an equal identity. */
+export interface HypervisorIdentity {
+  readonly kind: 'qemu' | 'firecracker';
+  /** Version of the program, e.g. "7.2.22". */
+  readonly version: string;
+  /** Hardware virtualisation, or QEMU's software emulation. */
+  readonly accelerator: 'kvm' | 'tcg';
+  /** "x86_64" or "aarch64". */
+  readonly arch: string;
+  /** CPU model that the guest sees; with KVM it names the host's own. */
+  readonly cpu: string;
+}
+
+export interface VmShape {
+  readonly vcpus: number;
+  /** Guest memory in MiB. */
+  readonly memoryMb: number;
+}
+
+/** What a VM is made of. All paths are absolute. */
+export interface VmSpec {
+  readonly id: string;
+  readonly shape: VmShape;
+  /** ELF kernel. */
+  readonly kernelPath: string;
+  readonly initramfsPath: string;
+  readonly disk: { readonly path: string; readonly format: 'raw' | 'qcow2' };
+  readonly network: {
+    /** Network namespace to run in, e.g. `/run/netns/wrenn-ns-7`. */
+    readonly namespacePath: string;
+    /** TAP device inside that namespace. */
+    readonly tap: string;
+    readonly mac: string;
+  };
+  /** The hypervisor process drops to this user and group, which no other VM on the host has. */
+  readonly uid: number;
+  readonly gid: number;
+  /** `cgroup.procs` files that the process enters before it starts. */
+  readonly cgroupProcs: readonly string[];
+  /** Folder for sockets, console and logs of this VM. Belongs to `uid`; exists. */
+  readonly runDir: string;
+}
+
+/** Memory and device state of one VM at one instant, as files in one folder. Immutable once written. */
+export interface MemorySnapshot {
+  readonly dir: string;
+  readonly shape: VmShape;
+  readonly identity: HypervisorIdentity;
+}
+
+/** What finds a VM's process again after the agent restarted. JSON. */
+export interface VmProcessRecord {
+  readonly pid: number;
+  /** Field 22 of /proc/{pid}/stat: tells this process from a later one with the same pid. */
+  readonly startTicks: string;
+  readonly controlSocket: string;
+  readonly identity: HypervisorIdentity;
+}
+
+/** How a VM's process ended. */
+export interface VmExit {
+  /** `guest`: the guest shut down or panicked; `killed`: we ended it; `crashed`: the hypervisor ended by itself. */
+  readonly reason: 'guest' | 'killed' | 'crashed';
+  /** One line for a person; the end of the hypervisor's own log where it crashed. */
+  readonly detail: string;
+}
+
+/** A VM whose process runs. Dropping the object leaves the process alone; `kill` ends it. */
+export interface RunningVm {
+  readonly id: string;
+  readonly process: VmProcessRecord;
+  /** Settles once, when the process has ended, whoever ended it. Never rejects. */
+  readonly exited: Promise<VmExit>;
+  /** Freezes the vCPUs. Idempotent. */
+  pause(signal: AbortSignal): Promise<void>;
+  /** Lets the vCPUs run. Idempotent. */
+  resume(signal: AbortSignal): Promise<void>;
+  /**
+   * Writes memory and devices of the paused VM into `dir` (exists, empty, belongs to the VM's uid) and flushes its
+   * disk. The VM stays paused. The files are complete but not yet fsynced.
+   */
+  saveSnapshot(dir: string, signal: AbortSignal): Promise<MemorySnapshot>;
+  /** Ends the process, at once, and waits until it is gone. Idempotent. */
+  kill(): Promise<void>;
+  /** Closes the control connection and leaves the VM running. */
+  release(): void;
+}
+
+/** One way to run VMs. Every call ends by its signal; a call that fails leaves no process behind. */
+export interface Hypervisor {
+  readonly identity: HypervisorIdentity;
+  /** Starts a VM from power-on. Resolves when its vCPUs run. */
+  boot(spec: VmSpec, signal: AbortSignal): Promise<RunningVm>;
+  /** Starts a VM from a snapshot, copy-on-write over the snapshot's memory file. Resolves when its vCPUs run. */
+  restore(spec: VmSpec, snapshot: MemorySnapshot, signal: AbortSignal): Promise<RunningVm>;
+  /** The VM of an earlier agent, if its process still runs. */
+  adopt(id: string, record: VmProcessRecord, signal: AbortSignal): Promise<RunningVm | undefined>;
+}
