@@ -316,10 +316,14 @@ export class WrennError extends Error {
     };
   }
 
-  /** The error that a body describes; undefined when its code is not in this catalogue. */
-  static fromBody(body: { code?: unknown; details?: unknown }): WrennError | undefined {
-    if (typeof body.code !== 'string' || !isErrorCode(body.code)) return undefined;
-    return new WrennError(body.code, isDetails(body.details) ? body.details : {});
+  /**
+   * The error that a body describes; undefined when its code is not in this catalogue. REST bodies carry the
+   * catalogue's code as `reason`.
+   */
+  static fromBody(body: { code?: unknown; reason?: unknown; details?: unknown }): WrennError | undefined {
+    const code = body.reason ?? body.code;
+    if (typeof code !== 'string' || !isErrorCode(code)) return undefined;
+    return new WrennError(code, isDetails(body.details) ? body.details : {});
   }
 }
 

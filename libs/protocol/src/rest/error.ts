@@ -1,0 +1,57 @@
+import { z } from 'zod';
+import type { ErrorBody, ErrorCode, WrennError } from '../errors.ts';
+
+/**
+ * The error of every REST answer and WebSocket frame.
+ *
+ * `code` is one of the short codes that Wrenn's clients have known from the start and choose their exception by;
+ * `reason` is the exact code of the error catalogue.
+ */
+export const restErrorSchema = z
+  .object({
+    code: z.string().meta({ description: 'Family of the error; what clients choose their exception by.' }),
+    message: z.string().meta({ description: 'What happened, for a person.' }),
+    reason: z.string().meta({ description: 'Exact code in the error catalogue.' }),
+    remedy: z.string().meta({ description: 'What to do next.' }),
+    retryable: z.boolean().meta({ description: 'Whether the same request can succeed later without a change.' }),
+    details: z.record(z.string(), z.union([z.string(), z.number()])).optional(),
+    request_id: z.string().optional().meta({ description: 'Also in the header X-Request-Id and in the logs.' }),
+  })
+  .meta({ id: 'Error' });
+
+export type RestError = z.output<typeof restErrorSchema>;
+
+export const errorResponseSchema = z.object({ error: restErrorSchema }).meta({ id: 'ErrorResponse' });
+
+/** Codes of the catalogue whose family has another name than they themselves. */
+const FAMILY = {
+  invalid_shape: 'invalid_request',
+  command_not_found: 'invalid_request',
+  wrong_file_type: 'invalid_request',
+  capsule_not_found: 'not_found',
+  template_not_found: 'not_found',
+  path_not_found: 'not_found',
+  process_not_found: 'not_found',
+  permission_denied_in_guest: 'forbidden',
+  guest_unreachable: 'agent_error',
+  guest_protocol_error: 'agent_error',
+  vm_start_failed: 'agent_error',
+} as const satisfies Partial<Record<ErrorCode, string>>;
+
+function familyOf(code: ErrorCode): string {
+  return code in FAMILY ? FAMILY[code as keyof typeof FAMILY] : code;
+}
+
+/** The REST form of an error; `WrennError.fromBody` reads it back. */
+export function toRestError(error: WrennError, requestId?: string): RestError {
+  const { code, message, remedy, retryable, details }: ErrorBody = error.toBody();
+  return {
+    code: familyOf(code),
+    message,
+    reason: code,
+    remedy,
+    retryable,
+    ...(details === undefined ? {} : { details: { ...details } }),
+    ...(requestId === undefined ? {} : { request_id: requestId }),
+  };
+}
