@@ -61,7 +61,7 @@ const images: Step = {
   name: 'guest images',
   run: async () => {
     await ensureGuestImages({
-      wrennDir: wrennDir(process.env['WRENN_DIR'] ?? '/var/lib/wrenn'),
+      wrennDir: wrennDir(process.env.WRENN_DIR ?? '/var/lib/wrenn'),
       onProgress: ({ step, state, detail }) => console.log(`  ${step}: ${state}${detail ? ` (${detail})` : ''}`),
     });
     return { passed: 0, failed: 0, skipped: [] };
