@@ -1,0 +1,141 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, openSync } from 'node:fs';
+import { chmod, mkdir, mkdtemp, readFile, rm, symlink } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { wrennDir } from '@wrenn/config/wrenn-dir';
+import { ensureGuestImages } from '@wrenn/guest-image/build';
+import { until } from './until.ts';
+
+const REPOSITORY = join(import.meta.dirname, '..', '..', '..');
+
+/** One program of the platform as a process of its own, which a test may kill and start again. */
+export class Program {
+  #child: ChildProcess | undefined;
+  readonly #script: string;
+  readonly #env: Readonly<Record<string, string>>;
+  readonly logFile: string;
+
+  constructor(script: string, env: Readonly<Record<string, string>>, logFile: string) {
+    this.#script = script;
+    this.#env = env;
+    this.logFile = logFile;
+  }
+
+  get pid(): number {
+    if (this.#child?.pid === undefined) throw new Error(`${this.#script} does not run`);
+    return this.#child.pid;
+  }
+
+  start(): void {
+    const log = openSync(this.logFile, 'a');
+    this.#child = spawn(process.execPath, [join(REPOSITORY, this.#script)], {
+      env: { ...process.env, ...this.#env },
+      stdio: ['ignore', log, log],
+    });
+    closeSync(log);
+  }
+
+  async end(signal: 'SIGTERM' | 'SIGKILL'): Promise<void> {
+    const child = this.#child;
+    this.#child = undefined;
+    if (!child || child.exitCode !== null || child.signalCode !== null) return;
+    child.kill(signal);
+    await once(child, 'exit');
+  }
+}
+
+/** A whole platform with a WRENN_DIR of its own; kernels and images are shared with the machine's. */
+export interface Platform extends AsyncDisposable {
+  readonly dir: string;
+  readonly baseUrl: string;
+  readonly apiKey: string;
+  readonly agent: Program;
+  readonly controlPlane: Program;
+  /** Waits until the control plane says that it and its host are ready. */
+  ready(): Promise<void>;
+  /** Calls the API and parses its JSON. Does not throw for error statuses. */
+  call(method: string, path: string, body?: unknown): Promise<{ status: number; body: unknown }>;
+}
+
+/** A temporary WRENN_DIR that shares kernels and images with the machine's. */
+export async function temporaryWrennDir(): Promise<string> {
+  const shared = wrennDir(process.env.WRENN_DIR ?? '/var/lib/wrenn');
+  await ensureGuestImages({ wrennDir: shared, onProgress: () => undefined });
+  const dir = await mkdtemp(join(tmpdir(), 'wrenn-'));
+  // Programs that dropped their privileges pass through.
+  await chmod(dir, 0o711);
+  const paths = wrennDir(dir);
+  await symlink(shared.kernels, paths.kernels);
+  await symlink(shared.images, paths.images);
+  await mkdir(paths.logs);
+  return dir;
+}
+
+export async function freePort(): Promise<number> {
+  const server = createServer();
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  server.close();
+  await once(server, 'close');
+  if (address === null || typeof address === 'string') throw new Error('a TCP server has a port');
+  return address.port;
+}
+
+export async function startPlatform(env: Readonly<Record<string, string>> = {}): Promise<Platform> {
+  const dir = await temporaryWrennDir();
+  const paths = wrennDir(dir);
+  const [apiPort, agentPort] = [await freePort(), await freePort()];
+  const baseUrl = `http://127.0.0.1:${apiPort}`;
+  const common = {
+    WRENN_DIR: dir,
+    WRENN_CP_LISTEN_ADDR: `127.0.0.1:${apiPort}`,
+    WRENN_HOST_LISTEN_ADDR: `127.0.0.1:${agentPort}`,
+    CP_HOST_AGENT_ADDR: `https://127.0.0.1:${agentPort}`,
+    LOG_LEVEL: 'debug',
+    ...env,
+  };
+  const agent = new Program('apps/host-agent/src/main.ts', common, join(paths.logs, 'agent.log'));
+  const controlPlane = new Program('apps/control-plane/src/main.ts', common, join(paths.logs, 'cp.log'));
+
+  const ready = () =>
+    until('the platform is ready', 120_000, async () => {
+      const answer = await fetch(`${baseUrl}/ready`).catch(() => undefined);
+      return answer?.ok === true;
+    });
+  const headers: Record<string, string> = {};
+  const call = async (method: string, path: string, body?: unknown) => {
+    const answer = await fetch(`${baseUrl}${path}`, {
+      method,
+      headers: { ...headers, ...(body === undefined ? {} : { 'content-type': 'application/json' }) },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+    const text = await answer.text();
+    return { status: answer.status, body: text === '' ? undefined : JSON.parse(text) };
+  };
+  const dispose = async () => {
+    if (headers['x-api-key']) {
+      const { body } = await call('GET', '/v1/capsules');
+      for (const { id } of body as { id: string }[]) await call('DELETE', `/v1/capsules/${id}`);
+    }
+    await controlPlane.end('SIGTERM');
+    await agent.end('SIGTERM');
+    await rm(dir, { recursive: true, force: true });
+  };
+
+  agent.start();
+  controlPlane.start();
+  try {
+    await ready();
+    const apiKey = (await readFile(paths.apiKeyFile, 'utf8')).trim();
+    headers['x-api-key'] = apiKey;
+    return { dir, baseUrl, apiKey, agent, controlPlane, ready, call, [Symbol.asyncDispose]: dispose };
+  } catch (error) {
+    const logs = await Promise.all([agent, controlPlane].map((p) => readFile(p.logFile, 'utf8').catch(() => '')));
+    await dispose();
+    throw new Error(`the platform did not start\n${logs.map((log) => log.slice(-4000)).join('\n')}`, { cause: error });
+  }
+}
