@@ -1,0 +1,61 @@
+/** One row of bench/results/latest.json. */
+export interface Measurement {
+  readonly name: string;
+  readonly unit: 'ms' | 'MB/s' | 'MiB';
+  /** How many samples. */
+  readonly n: number;
+  readonly p50: number;
+  readonly p95: number;
+  readonly p99: number;
+  /** Median of the floor measured in the same run: the least that the same work costs without Wrenn. */
+  readonly floorP50: number | null;
+  /** p50 / floorP50. */
+  readonly ratio: number | null;
+}
+
+/**
+ * The `q`-quantile (0 to 1) of samples, with linear interpolation between neighbours.
+ *
+ * @throws RangeError when there are no samples.
+ */
+export function quantile(samples: readonly number[], q: number): number {
+  const sorted = samples.toSorted((a, b) => a - b);
+  const position = (sorted.length - 1) * q;
+  const below = sorted[Math.floor(position)];
+  const above = sorted[Math.ceil(position)];
+  if (below === undefined || above === undefined) throw new RangeError('a quantile needs samples');
+  return below + (above - below) * (position - Math.floor(position));
+}
+
+/** Sums samples up, beside the samples of their floor where there is one. */
+export function summarise(
+  name: string,
+  unit: Measurement['unit'],
+  samples: readonly number[],
+  floor?: readonly number[],
+): Measurement {
+  const p50 = quantile(samples, 0.5);
+  const floorP50 = floor ? quantile(floor, 0.5) : null;
+  return {
+    name,
+    unit,
+    n: samples.length,
+    p50: round(p50),
+    p95: round(quantile(samples, 0.95)),
+    p99: round(quantile(samples, 0.99)),
+    floorP50: floorP50 === null ? null : round(floorP50),
+    ratio: floorP50 === null ? null : round(p50 / floorP50),
+  };
+}
+
+/** Three significant digits are what such timings are good for. */
+function round(value: number): number {
+  return Number(value.toPrecision(3));
+}
+
+/** Runs `work` and resolves with how many milliseconds it took. */
+export async function timed(work: () => Promise<unknown>): Promise<number> {
+  const started = performance.now();
+  await work();
+  return performance.now() - started;
+}
