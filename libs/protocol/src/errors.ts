@@ -226,6 +226,14 @@ export const ERROR_CATALOGUE = {
     remedy: 'Run `wrenn doctor` on the host.',
     retryable: true,
   },
+  capsule_ended: {
+    http: 410,
+    connect: 'failed_precondition',
+    message: 'Capsule {id} has ended: {problem}',
+    cause: 'Its guest shut down or crashed, or its host restarted.',
+    remedy: 'Read its last output with `wrenn logs {id}`, destroy it and create another.',
+    retryable: false,
+  },
   database_unavailable: {
     http: 503,
     connect: 'unavailable',
