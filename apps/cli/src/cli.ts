@@ -1,0 +1,28 @@
+import { type ApiClient, createApiClient } from './api/client.ts';
+import { readConnection } from './connection.ts';
+import type { Interrupts } from './interrupts.ts';
+
+/** What every command gets. */
+export interface Cli {
+  readonly interrupts: Interrupts;
+  /** Aborts when the person wants the command to end. */
+  readonly signal: AbortSignal;
+  /** The API that the environment names. @throws CliError when it names none. */
+  readonly api: () => ApiClient;
+  /** What the process exits with; 0 unless a command says otherwise. */
+  exitCode: number;
+}
+
+export function createCli(interrupts: Interrupts): Cli {
+  return { interrupts, signal: interrupts.signal, api: () => createApiClient(readConnection()), exitCode: 0 };
+}
+
+/** Prints a line for the person or program that reads the result. */
+export function print(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+/** Prints a remark for a person, beside the result. */
+export function note(line: string): void {
+  process.stderr.write(`${line}\n`);
+}

@@ -1,0 +1,24 @@
+import { CommanderError } from 'commander';
+import { createCli } from './cli.ts';
+import { describeFailure, EXIT } from './cli-error.ts';
+import { Interrupted, watchInterrupts } from './interrupts.ts';
+import { buildProgram } from './program.ts';
+
+async function main(args: readonly string[]): Promise<number> {
+  const cli = createCli(watchInterrupts());
+  try {
+    await buildProgram(cli).parseAsync(args, { from: 'user' });
+    return cli.exitCode;
+  } catch (error) {
+    // Commander has printed its message; help and version are no failures.
+    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok : EXIT.usage;
+    const cause = cli.signal.aborted ? cli.signal.reason : error;
+    if (cause instanceof Interrupted) return cause.exitCode;
+    const { text, exitCode } = describeFailure(error, Boolean(process.env.WRENN_DEBUG));
+    process.stderr.write(`${text}\n`);
+    return exitCode;
+  }
+}
+
+// Sockets that are kept for a next request, and a terminal that nobody types on, must not hold the process.
+process.exit(await main(process.argv.slice(2)));

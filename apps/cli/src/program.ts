@@ -1,0 +1,54 @@
+import { Command } from 'commander';
+import manifest from '../package.json' with { type: 'json' };
+import type { Cli } from './cli.ts';
+import { addCopyCommand } from './commands/cp.ts';
+import { addCreateCommand } from './commands/create.ts';
+import { addDoctorCommand } from './commands/doctor.ts';
+import { addDownCommand } from './commands/down.ts';
+import { addExecCommand } from './commands/exec.ts';
+import { addLogsCommand } from './commands/logs.ts';
+import { addLsCommand } from './commands/ls.ts';
+import { addPsCommand } from './commands/ps.ts';
+import { addRmCommand } from './commands/rm.ts';
+import { addRunCommand } from './commands/run.ts';
+import { addShellCommand } from './commands/shell.ts';
+import { addUpCommand } from './commands/up.ts';
+
+const ENVIRONMENT = `
+Environment:
+  WRENN_API_KEY   key of the API; default: the one that \`wrenn up\` made on this machine
+  WRENN_BASE_URL  address of the API; default: the running \`wrenn up\`, else http://localhost:8000
+  WRENN_DIR       folder of the platform on this machine; default: /var/lib/wrenn
+  WRENN_DEBUG     1 shows the details of errors
+
+An <id> may be the beginning of one, as long as it fits only one capsule.
+\`wrenn <command> --help\` shows what a command takes, with an example.`;
+
+/** The whole command line. Parsing throws CommanderError for wrong usage, after printing what is wrong. */
+export function buildProgram(cli: Cli): Command {
+  const program = new Command('wrenn')
+    .description('Run untrusted code in microVMs, on your own machine.')
+    .version(manifest.version, '-V, --version', 'show the version')
+    .helpOption('-h, --help', 'show this help')
+    .helpCommand('help [command]', 'show the help of a command')
+    .showHelpAfterError('(wrenn <command> --help shows what it takes)')
+    .enablePositionalOptions()
+    .exitOverride()
+    .addHelpText('after', ENVIRONMENT);
+  program.commandsGroup('This machine:');
+  addUpCommand(program, cli);
+  addDownCommand(program, cli);
+  addDoctorCommand(program, cli);
+  program.commandsGroup('Capsules:');
+  addRunCommand(program, cli);
+  addShellCommand(program, cli);
+  addCreateCommand(program, cli);
+  addLsCommand(program, cli);
+  addRmCommand(program, cli);
+  program.commandsGroup('Inside a capsule:');
+  addExecCommand(program, cli);
+  addCopyCommand(program, cli);
+  addPsCommand(program, cli);
+  addLogsCommand(program, cli);
+  return program;
+}
