@@ -1,0 +1,63 @@
+import { existsSync } from 'node:fs';
+import { chmod, mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { WrennDir } from '@wrenn/config/wrenn-dir';
+import { checkImageName } from './catalog.ts';
+import { flush, flushTree, place, removePartials, swapLink } from './durable-files.ts';
+import { hashFile } from './inputs.ts';
+import type { ImageManifest } from './manifest.ts';
+
+/** What an image says of itself, apart from what the file itself tells. */
+export type ImageDescription = Omit<ImageManifest, 'sha256' | 'sizeBytes' | 'format' | 'createdAt'>;
+
+interface PublishOptions {
+  readonly wrennDir: WrennDir;
+  /** A folder of the store's file system that holds `rootfs.ext4`; becomes the image's folder. */
+  readonly folder: string;
+  readonly sizeBytes: number;
+  readonly description: ImageDescription;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Gives a finished root file system its place in the store, named after its content, and points the image's name at
+ * it. The file never changes after that. A crash at any point leaves the old image or the new one.
+ */
+export async function publishImage(options: PublishOptions): Promise<ImageManifest> {
+  const { wrennDir, folder, description } = options;
+  checkImageName(description.name);
+  const rootfs = join(folder, 'rootfs.ext4');
+  const sha256 = await hashFile(rootfs, options.signal);
+  const manifest: ImageManifest = {
+    ...description,
+    sha256,
+    sizeBytes: options.sizeBytes,
+    format: 'ext4',
+    createdAt: new Date().toISOString(),
+  };
+  await writeFile(join(folder, 'manifest.json'), `${JSON.stringify(manifest, null, 2)}\n`);
+  await Promise.all([chmod(rootfs, 0o444), chmod(join(folder, 'manifest.json'), 0o444), chmod(folder, 0o755)]);
+  await flushTree(folder);
+
+  await mkdir(wrennDir.imageStore, { recursive: true });
+  const target = join(wrennDir.imageStore, sha256);
+  // The same bytes under another description: the newer description replaces the older.
+  if (existsSync(target)) await rename(join(folder, 'manifest.json'), join(target, 'manifest.json'));
+  else await place(folder, target);
+  await flush(target);
+  await rm(folder, { recursive: true, force: true });
+  await swapLink(wrennDir.image(description.name), join('store', sha256));
+  return manifest;
+}
+
+/** Removes what interrupted builds left. Only for the holder of the build lock. */
+export async function removeLeftovers(wrennDir: WrennDir): Promise<string[]> {
+  const folders = [
+    wrennDir.images,
+    wrennDir.imageStore,
+    wrennDir.kernels,
+    wrennDir.cache,
+    join(wrennDir.cache, 'debs'),
+  ];
+  return (await Promise.all(folders.map(removePartials))).flat();
+}
