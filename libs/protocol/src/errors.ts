@@ -250,6 +250,14 @@ export const ERROR_CATALOGUE = {
     remedy: 'Retry in a moment; capsules come back with their host.',
     retryable: true,
   },
+  protocol_mismatch: {
+    http: 502,
+    connect: 'failed_precondition',
+    message: 'The parts of this installation are of versions that do not fit: {problem}',
+    cause: 'The control plane and a host agent were updated apart from each other.',
+    remedy: 'Install the same version of Wrenn on every machine.',
+    retryable: false,
+  },
   no_hosts_available: {
     http: 503,
     connect: 'resource_exhausted',
