@@ -1,0 +1,117 @@
+import { chmod, mkdir, realpath } from 'node:fs/promises';
+import type { ListenAddress } from '@wrenn/config/environment';
+import { wrennDir } from '@wrenn/config/wrenn-dir';
+import { listImages, newestKernel } from '@wrenn/guest-image/catalog';
+import type { Hypervisor } from '@wrenn/hypervisor/hypervisor';
+import { ensureLocalPki } from '@wrenn/pki/local-pki';
+import type { Logger } from 'pino';
+import { lockWrennDir } from './agent-lock.ts';
+import { VmCgroups } from './confinement/vm-cgroups.ts';
+import { Journal } from './journal/journal.ts';
+import { claimOwner } from './network/claims.ts';
+import { applyHostRules } from './network/host-rules.ts';
+import { SlotPool } from './network/slot-pool.ts';
+import { AgentServer } from './server/agent-server.ts';
+import { hostService } from './server/host-service.ts';
+import type { TemplateInputs } from './templates/template-key.ts';
+import { TemplateStore } from './templates/template-store.ts';
+import { AGENT_VERSION } from './version.ts';
+import { VmManager } from './vms/vm-manager.ts';
+
+const RECOVERY_TIMEOUT_MS = 300_000;
+const RENEWAL_CHECK_MS = 86_400_000;
+
+export interface AgentOptions {
+  readonly wrennDir: string;
+  readonly listen: ListenAddress;
+  /** From `chooseHypervisor`. */
+  readonly hypervisor: Hypervisor;
+  readonly log: Logger;
+  /** Network slots made ahead of need; 2 unless told. */
+  readonly slotPoolSize?: number;
+  /** How long a stop waits for verbs that have begun; 30 s unless told. */
+  readonly stopGraceMs?: number;
+}
+
+/** A running agent. Disposing it stops the agent and leaves every VM running. */
+export interface Agent extends AsyncDisposable {
+  /** The port that it listens on. */
+  readonly port: number;
+}
+
+/**
+ * Starts a host agent in this process: brings the machine in line with the journal, adopts the VMs that run, and
+ * serves wrenn.host.v1.
+ *
+ * @throws Error when another agent uses the same WRENN_DIR, or the machine lacks what VMs need.
+ */
+export async function startAgent(options: AgentOptions): Promise<Agent> {
+  const { hypervisor, log } = options;
+  await using stack = new AsyncDisposableStack();
+  // Hypervisors that have dropped to their own user pass through these folders to what is theirs.
+  await mkdir(options.wrennDir, { recursive: true, mode: 0o711 });
+  const root = await realpath(options.wrennDir);
+  const dir = wrennDir(root);
+  stack.use(await lockWrennDir(root));
+  for (const path of [dir.capsules, dir.templateSnapshots]) {
+    await mkdir(path, { recursive: true, mode: 0o711 });
+    await chmod(path, 0o711);
+  }
+  const signal = AbortSignal.timeout(RECOVERY_TIMEOUT_MS);
+  await applyHostRules(signal);
+  const owner = claimOwner(root);
+  const cgroups = stack.use(
+    await VmCgroups.open({ wrennDir: root, accelerator: hypervisor.identity.accelerator, log }),
+  );
+  const slots = stack.use(new SlotPool({ owner, size: options.slotPoolSize ?? 2, log }));
+  const resources = { hypervisor, slots, cgroups };
+  const templates = stack.use(new TemplateStore({ dir, resources, log }));
+  const journal = new Journal(dir);
+  const vms = new VmManager({ dir, journal, resources, templates, owner, agentVersion: AGENT_VERSION, log });
+  stack.defer(() => vms.close(options.stopGraceMs ?? 30_000));
+  await vms.recover(signal);
+  await templates.open();
+  void templates.prune(isCurrent(dir, hypervisor)).catch((error: unknown) => {
+    log.warn({ err: error }, 'outdated template snapshots cannot be removed');
+  });
+  const service = hostService({ dir, vms, templates, identity: hypervisor.identity, agentVersion: AGENT_VERSION });
+  const pki = await ensureLocalPki(root);
+  const findGuest = (id: string) => vms.address(id);
+  const server = await AgentServer.listen({ address: options.listen, pki, service, findGuest, log });
+  const renewal = setInterval(() => {
+    ensureLocalPki(root).then(
+      (renewed) => server.renew(renewed),
+      (error: unknown) => log.error({ err: error }, 'certificates cannot be renewed'),
+    );
+  }, RENEWAL_CHECK_MS);
+  renewal.unref();
+  stack.defer(() => clearInterval(renewal));
+  stack.use(server);
+  log.info({ port: server.port, wrennDir: root, hypervisor: hypervisor.identity }, 'agent is ready');
+  const owned = stack.move();
+  return {
+    port: server.port,
+    async [Symbol.asyncDispose]() {
+      server.stopListening();
+      await vms.close(options.stopGraceMs ?? 30_000);
+      await owned.disposeAsync();
+    },
+  };
+}
+
+/** Whether a template snapshot can still be asked for: its image, kernel and hypervisor are this machine's. */
+function isCurrent(dir: ReturnType<typeof wrennDir>, { identity }: Hypervisor) {
+  return async (inputs: TemplateInputs): Promise<boolean> => {
+    const [images, kernel] = await Promise.all([listImages(dir), newestKernel(dir)]);
+    const { kind, version, accelerator, arch, cpu } = inputs.hypervisor;
+    return (
+      images.some(({ manifest }) => manifest.sha256 === inputs.imageSha256) &&
+      kernel?.version === inputs.kernelVersion &&
+      kind === identity.kind &&
+      version === identity.version &&
+      accelerator === identity.accelerator &&
+      arch === identity.arch &&
+      cpu === identity.cpu
+    );
+  };
+}

@@ -1,0 +1,19 @@
+import { ConnectError, type Interceptor } from '@connectrpc/connect';
+import { toConnectError } from '@wrenn/protocol/connect-errors';
+import { WrennError } from '@wrenn/protocol/errors';
+import type { Logger } from 'pino';
+
+/** Gives callers the catalogue's errors only. What is none is a defect: it goes to the log with all its details. */
+export function errorInterceptor(log: Logger): Interceptor {
+  return (next) => async (request) => {
+    try {
+      return await next(request);
+    } catch (error) {
+      if (error instanceof WrennError) throw toConnectError(error);
+      // The library's own: a deadline that passed, a caller that left, a message that cannot be read.
+      if (error instanceof ConnectError) throw error;
+      log.error({ err: error, verb: request.method.name }, 'a verb failed for an unknown reason');
+      throw toConnectError(new WrennError('internal_error', {}, { cause: error }));
+    }
+  };
+}

@@ -1,0 +1,101 @@
+import { statfs } from 'node:fs/promises';
+import type { ServiceImpl } from '@connectrpc/connect';
+import type { WrennDir } from '@wrenn/config/wrenn-dir';
+import { listImages, newestKernel } from '@wrenn/guest-image/catalog';
+import type { HypervisorIdentity } from '@wrenn/hypervisor/hypervisor';
+import { WrennError } from '@wrenn/protocol/errors';
+import type { CreateVmRequest, HelloRequest, HostService } from '@wrenn/protocol/gen/wrenn/host/v1/host_pb';
+import { isId } from '@wrenn/protocol/ids';
+import type { TemplateStore } from '../templates/template-store.ts';
+import { hostCapacity } from '../vms/check-spec.ts';
+import type { VmRequest } from '../vms/vm.ts';
+import { CONSOLE_TAIL_BYTES } from '../vms/vm-folder.ts';
+import type { VmManager } from '../vms/vm-manager.ts';
+import { vmMessage } from './vm-message.ts';
+import { watchVms } from './watch-vms.ts';
+
+/** Versions of wrenn.host.v1 that this agent speaks. */
+const PROTOCOL = { min: 1, max: 1 } as const;
+const MIB = 1024 * 1024;
+/** Above the limit that the driver keeps consoles to. */
+const MAX_CONSOLE_BYTES = 4 * MIB;
+
+export interface HostServiceOptions {
+  readonly dir: WrennDir;
+  readonly vms: VmManager;
+  readonly templates: TemplateStore;
+  readonly identity: HypervisorIdentity;
+  readonly agentVersion: string;
+}
+
+/** The verbs of wrenn.host.v1. Errors are WrennErrors; the server turns them into Connect's. */
+export function hostService(options: HostServiceOptions): ServiceImpl<typeof HostService> {
+  const { vms } = options;
+  return {
+    hello: (request) => hello(options, request),
+    createVm: async (request, { signal }) => ({ vm: vmMessage(await vms.create(vmRequest(request), signal)) }),
+    destroyVm: async ({ id }, { signal }) => {
+      await vms.destroy(checkedId(id), signal);
+      return {};
+    },
+    getVm: ({ id }) => ({ vm: vmMessage(vms.get(checkedId(id))) }),
+    listVms: () => ({ vms: vms.list().map(vmMessage) }),
+    watchVms: (_request, { signal }) => watchVms(vms, signal),
+    getVmConsole: async ({ id, maxBytes }) => {
+      const wanted = Math.min(maxBytes || CONSOLE_TAIL_BYTES, MAX_CONSOLE_BYTES);
+      return { data: Uint8Array.from(await vms.console(checkedId(id), wanted)) };
+    },
+  };
+}
+
+async function hello({ dir, templates, identity, agentVersion }: HostServiceOptions, request: HelloRequest) {
+  if (request.protocolMin > PROTOCOL.max || request.protocolMax < PROTOCOL.min) {
+    const asked = `${request.protocolMin} to ${request.protocolMax}`;
+    const problem = `this agent speaks version ${PROTOCOL.max} of the host protocol, not ${asked}`;
+    throw new WrennError('protocol_mismatch', { problem });
+  }
+  const [images, kernel, disk] = await Promise.all([listImages(dir), newestKernel(dir), statfs(dir.root)]);
+  const { cpus, memoryMb } = hostCapacity();
+  return {
+    protocol: Math.min(request.protocolMax, PROTOCOL.max),
+    agentVersion,
+    arch: identity.arch,
+    cpuCount: cpus,
+    memoryMb: BigInt(memoryMb),
+    diskMb: BigInt(Math.floor((disk.blocks * disk.bsize) / MIB)),
+    diskFreeMb: BigInt(Math.floor((disk.bavail * disk.bsize) / MIB)),
+    hypervisor: identity.kind,
+    hypervisorVersion: identity.version,
+    accelerator: identity.accelerator,
+    kernelVersion: kernel?.version ?? '',
+    templates: images.map(({ name, manifest }) => ({
+      name,
+      sha256: manifest.sha256,
+      envdVersion: manifest.envdVersion,
+      warmShapes: [...templates.warmShapes(manifest.sha256)],
+    })),
+  };
+}
+
+function vmRequest(request: CreateVmRequest): VmRequest {
+  const { shape, init } = request;
+  return {
+    id: checkedId(request.id),
+    template: request.template,
+    shape: { vcpus: shape?.vcpus ?? 0, memoryMb: shape?.memoryMb ?? 0 },
+    diskMb: request.diskMb,
+    init: {
+      accessToken: init?.accessToken ?? '',
+      envs: { ...init?.envs },
+      user: init?.defaultUser ?? '',
+      workdir: init?.defaultWorkdir ?? '',
+      hostname: init?.hostname ?? '',
+    },
+  };
+}
+
+/** An id becomes part of paths: nothing else than an id may come through. */
+function checkedId(id: string): string {
+  if (!isId('cl', id)) throw new WrennError('invalid_request', { problem: 'id must be the id of a capsule, "cl-…".' });
+  return id;
+}

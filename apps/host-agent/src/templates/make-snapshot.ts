@@ -1,0 +1,75 @@
+import { chown, mkdir, rm } from 'node:fs/promises';
+import type { GuestImage, GuestKernel } from '@wrenn/guest-image/catalog';
+import type { Hypervisor } from '@wrenn/hypervisor/hypervisor';
+import type { VmCgroups } from '../confinement/vm-cgroups.ts';
+import { checkFreeSpace, createBaseOverlay, createBlankOverlay } from '../disk/overlay.ts';
+import { prepareGuestForSnapshot, waitForGuest } from '../guest/init-guest.ts';
+import type { SlotPool } from '../network/slot-pool.ts';
+import { whileRunning } from '../vms/race-exit.ts';
+import { vmSpec } from '../vms/vm-spec.ts';
+import { sealFolder, snapshotFolder } from './snapshot-folder.ts';
+import { type TemplateInputs, templateKey } from './template-key.ts';
+
+const MIB = 1024 * 1024;
+
+/** What runs VMs on this host. */
+export interface VmResources {
+  readonly hypervisor: Hypervisor;
+  readonly slots: SlotPool;
+  readonly cgroups: VmCgroups;
+}
+
+export interface SnapshotSource {
+  readonly inputs: TemplateInputs;
+  readonly image: GuestImage;
+  readonly kernel: GuestKernel;
+}
+
+/** Name of the VM, and of its cgroup, that the snapshot `key` is taken from. */
+export function makerId(key: string): string {
+  return `template-${key.slice(0, 16)}`;
+}
+
+/**
+ * Boots a template cold, waits until its guest agent is up and settled, and keeps memory, devices and disk of that
+ * instant in the folder `final`, which is there as a whole or not at all.
+ */
+export async function makeTemplateSnapshot(
+  { hypervisor, slots, cgroups }: VmResources,
+  { inputs, image, kernel }: SnapshotSource,
+  final: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const key = templateKey(inputs);
+  const id = makerId(key);
+  const folder = snapshotFolder(`${final}.partial`);
+  await rm(folder.dir, { recursive: true, force: true });
+  await checkFreeSpace(final.slice(0, final.lastIndexOf('/')), inputs.shape.memoryMb * MIB);
+  await using cleanup = new AsyncDisposableStack();
+  cleanup.defer(() => rm(folder.dir, { recursive: true, force: true }));
+  await mkdir(folder.runDir, { recursive: true, mode: 0o711 });
+  await mkdir(folder.memory);
+  const slot = await slots.acquire(signal);
+  cleanup.defer(() => slots.release(slot));
+  cleanup.defer(() => cgroups.remove(id));
+  const cgroupProcs = await cgroups.create(id, inputs.shape);
+  await createBaseOverlay(folder.frozenDisk, image.rootfsPath, inputs.diskMb, signal);
+  for (const dir of [folder.runDir, folder.memory]) await chown(dir, slot.uid, slot.gid);
+  const disk = { path: folder.frozenDisk, format: 'qcow2' } as const;
+  const spec = vmSpec({ id, shape: inputs.shape, kernel, disk, slot, cgroupProcs, runDir: folder.runDir });
+  const vm = await hypervisor.boot(spec, signal);
+  try {
+    await whileRunning(vm, signal, async (alive) => {
+      await waitForGuest(slot.hostIp, alive);
+      await prepareGuestForSnapshot(slot.hostIp, alive);
+      await vm.pause(alive);
+      await vm.saveSnapshot(folder.memory, alive);
+    });
+  } finally {
+    await vm.kill();
+  }
+  await rm(folder.runDir, { recursive: true });
+  await chown(folder.memory, 0, 0);
+  await createBlankOverlay(folder.blankOverlay, inputs.diskMb, signal);
+  await sealFolder(folder.dir, final, key, inputs);
+}

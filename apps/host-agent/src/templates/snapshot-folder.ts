@@ -1,0 +1,115 @@
+import { open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { createFile, syncDirectory } from '@wrenn/config/atomic-file';
+import { z } from 'zod';
+import { runCommand } from '../processes/run-command.ts';
+import { type TemplateInputs, templateInputsSchema } from './template-key.ts';
+
+const MANIFEST_NAME = 'manifest.json';
+
+/** Names inside `template-snapshots/{key}`. */
+export function snapshotFolder(dir: string) {
+  return {
+    dir,
+    /** What the hypervisor wrote: memory and devices. */
+    memory: join(dir, 'memory'),
+    /** The disk as the memory knows it; never changed again. */
+    frozenDisk: join(dir, 'disk.qcow2'),
+    /** What every VM's own disk begins as. */
+    blankOverlay: join(dir, 'blank.qcow2'),
+    /** Of the VM that the snapshot is taken from; gone when it is complete. */
+    runDir: join(dir, 'run'),
+  } as const;
+}
+
+const manifestSchema = z.object({
+  version: z.literal(1),
+  key: z.string(),
+  inputs: templateInputsSchema,
+  /** By path inside the folder. */
+  files: z.record(z.string(), z.object({ sizeBytes: z.number().int(), sha256: z.string() })),
+  createdAt: z.string(),
+});
+
+type SnapshotManifest = z.infer<typeof manifestSchema>;
+
+/** Brings everything in the filled folder to stable storage, sums it up, and gives it its final name. */
+export async function sealFolder(partial: string, final: string, key: string, inputs: TemplateInputs): Promise<void> {
+  const names = await filesIn(partial);
+  await Promise.all(names.map((name) => syncFile(join(partial, name))));
+  const sums = await sumFiles(partial, names);
+  const manifest: SnapshotManifest = {
+    version: 1,
+    key,
+    inputs,
+    files: Object.fromEntries(sums),
+    createdAt: new Date().toISOString(),
+  };
+  await createFile(join(partial, MANIFEST_NAME), JSON.stringify(manifest, undefined, 2));
+  await Promise.all(names.map((name) => syncDirectory(dirname(join(partial, name)))));
+  await rename(partial, final);
+  await syncDirectory(dirname(final));
+}
+
+/** @throws Error when there is no manifest that this version understands. */
+export async function readManifest(dir: string): Promise<SnapshotManifest> {
+  return manifestSchema.parse(JSON.parse(await readFile(join(dir, MANIFEST_NAME), 'utf8')));
+}
+
+/**
+ * Reads every file and compares it with what the manifest promises.
+ *
+ * @throws Error naming the first file that is missing or differs.
+ */
+export async function checkContent(dir: string, manifest: SnapshotManifest): Promise<void> {
+  const names = Object.keys(manifest.files);
+  for (const name of names) {
+    const { size } = await stat(join(dir, name));
+    if (size !== manifest.files[name]?.sizeBytes) throw new Error(`${name} has another size than when it was made`);
+  }
+  for (const [name, { sha256 }] of await sumFiles(dir, names)) {
+    if (sha256 !== manifest.files[name]?.sha256) throw new Error(`${name} has another content than when it was made`);
+  }
+}
+
+/** Removes a folder so that no half of it is ever seen under its name. */
+export async function removeFolder(dir: string): Promise<void> {
+  const doomed = `${dir}.removing`;
+  await rename(dir, doomed).catch((error: NodeJS.ErrnoException) => {
+    // Gone already, or an earlier removal was cut off and its rest is in the way.
+    if (error.code !== 'ENOENT' && error.code !== 'ENOTEMPTY') throw error;
+  });
+  await rm(doomed, { recursive: true, force: true });
+  await rm(dir, { recursive: true, force: true });
+}
+
+async function filesIn(dir: string): Promise<string[]> {
+  const entries = await readdir(dir, { withFileTypes: true, recursive: true });
+  const files = entries.filter((entry) => entry.isFile());
+  return files.map((entry) => join(entry.parentPath, entry.name).slice(dir.length + 1)).sort();
+}
+
+interface FileSum {
+  readonly sizeBytes: number;
+  readonly sha256: string;
+}
+
+async function sumFiles(dir: string, names: readonly string[]): Promise<[string, FileSum][]> {
+  const paths = names.map((name) => join(dir, name));
+  // A program of its own: hashing hundreds of MB here would hold up every VM.
+  const text = await runCommand('sha256sum', ['--zero', '--', ...paths], { timeoutMs: 300_000 });
+  const sums = new Map(text.split('\0').map((line) => [line.slice(66), line.slice(0, 64)]));
+  return Promise.all(
+    names.map(async (name) => {
+      const path = join(dir, name);
+      const sha256 = sums.get(path);
+      if (!sha256) throw new Error(`no sum for ${path}`);
+      return [name, { sizeBytes: (await stat(path)).size, sha256 }] satisfies [string, FileSum];
+    }),
+  );
+}
+
+async function syncFile(path: string): Promise<void> {
+  await using handle = await open(path, 'r');
+  await handle.sync();
+}

@@ -1,0 +1,150 @@
+import { mkdir, readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { WrennDir } from '@wrenn/config/wrenn-dir';
+import type { MemorySnapshot, VmShape } from '@wrenn/hypervisor/hypervisor';
+import type { Logger } from 'pino';
+import { rejectOnAbort } from '../processes/reject-on-abort.ts';
+import { makeTemplateSnapshot, type SnapshotSource, type VmResources } from './make-snapshot.ts';
+import { checkContent, readManifest, removeFolder, snapshotFolder } from './snapshot-folder.ts';
+import { type TemplateInputs, templateKey } from './template-key.ts';
+
+/** A cold boot under emulation on a busy machine, and the writing of all memory. */
+const MAKE_TIMEOUT_MS = 300_000;
+
+/** A template's memory snapshot that VMs start from. */
+export interface TemplateSnapshot {
+  readonly key: string;
+  readonly inputs: TemplateInputs;
+  readonly memory: MemorySnapshot;
+  readonly frozenDisk: string;
+  readonly blankOverlay: string;
+}
+
+export interface TemplateStoreOptions {
+  readonly dir: WrennDir;
+  readonly resources: VmResources;
+  readonly log: Logger;
+}
+
+/** The memory snapshots of templates on this host. Each is made by the first VM that needs it, and kept. */
+export class TemplateStore {
+  readonly #options: TemplateStoreOptions;
+  /** Snapshots that are there, are being checked or are being made. */
+  readonly #snapshots = new Map<string, Promise<TemplateSnapshot | undefined>>();
+  /** Those of them that can be used now. */
+  readonly #ready = new Map<string, TemplateSnapshot>();
+  readonly #closed = new AbortController();
+
+  constructor(options: TemplateStoreOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Begins to check the snapshots that are there, and removes rests of unfinished ones. Before anything else uses
+   * the store.
+   */
+  async open(): Promise<void> {
+    const { templateSnapshots } = this.#options.dir;
+    await mkdir(templateSnapshots, { recursive: true, mode: 0o711 });
+    let earlier: Promise<unknown> = Promise.resolve();
+    for (const name of await readdir(templateSnapshots)) {
+      if (!/^[0-9a-f]{32}$/.test(name)) {
+        await removeFolder(join(templateSnapshots, name));
+        continue;
+      }
+      // One after the other: each check reads hundreds of MB.
+      const check = earlier.then(() => this.#check(name));
+      this.#snapshots.set(name, check);
+      earlier = check;
+    }
+  }
+
+  /** The snapshot for these inputs. Callers that come while it is being made wait for the same one. */
+  async get(source: SnapshotSource, signal: AbortSignal): Promise<TemplateSnapshot> {
+    const key = templateKey(source.inputs);
+    for (;;) {
+      const known = this.#snapshots.get(key);
+      const found = known && (await rejectOnAbort(known, signal));
+      if (found) return found;
+      if (this.#snapshots.get(key) !== known) continue;
+      // What one caller began is finished for all, even when that caller leaves.
+      const made = this.#make(key, source);
+      this.#snapshots.set(key, made);
+      made.catch(() => this.#snapshots.delete(key));
+    }
+  }
+
+  /** Whether a snapshot from which a VM did not start is damaged. It is removed then, and the next `get` makes it anew. */
+  async discardIfBroken(snapshot: TemplateSnapshot): Promise<boolean> {
+    const { key } = snapshot;
+    const current = await this.#snapshots.get(key)?.catch(() => undefined);
+    // Somebody else has replaced it already.
+    if (current !== snapshot) return true;
+    const check = this.#check(key);
+    this.#snapshots.set(key, check);
+    return (await check) === undefined;
+  }
+
+  /** Shapes that have a snapshot of this image. */
+  warmShapes(imageSha256: string): VmShape[] {
+    const inputs = [...this.#ready.values()].map((snapshot) => snapshot.inputs);
+    return inputs.filter((input) => input.imageSha256 === imageSha256).map((input) => input.shape);
+  }
+
+  /**
+   * Removes snapshots for which `isCurrent` does not hold: of images, kernels or hypervisors that are there no more.
+   * VMs that started from one keep its disk by a link of their own.
+   */
+  async prune(isCurrent: (inputs: TemplateInputs) => Promise<boolean>): Promise<void> {
+    for (const [key, entry] of this.#snapshots) {
+      const snapshot = await entry.catch(() => undefined);
+      if (this.#closed.signal.aborted) return;
+      if (!snapshot || (await isCurrent(snapshot.inputs)) || this.#snapshots.get(key) !== entry) continue;
+      this.#snapshots.delete(key);
+      this.#ready.delete(key);
+      await removeFolder(join(this.#options.dir.templateSnapshots, key));
+      this.#options.log.info({ key, inputs: snapshot.inputs }, 'removed an outdated template snapshot');
+    }
+  }
+
+  /** Stops what is being made and waits until its rests are gone. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed.abort(new Error('the agent is stopping'));
+    await Promise.allSettled(this.#snapshots.values());
+  }
+
+  async #make(key: string, source: SnapshotSource): Promise<TemplateSnapshot> {
+    const { dir, resources, log } = this.#options;
+    const final = join(dir.templateSnapshots, key);
+    const signal = AbortSignal.any([this.#closed.signal, AbortSignal.timeout(MAKE_TIMEOUT_MS)]);
+    const started = performance.now();
+    log.info({ key, inputs: source.inputs }, 'making a template snapshot');
+    await makeTemplateSnapshot(resources, source, final, signal);
+    log.info({ key, durationMs: Math.round(performance.now() - started) }, 'template snapshot made');
+    return this.#use(final, key, source.inputs);
+  }
+
+  /** The snapshot in the folder; undefined, and the folder removed, when it is damaged. */
+  async #check(key: string): Promise<TemplateSnapshot | undefined> {
+    this.#ready.delete(key);
+    const dir = join(this.#options.dir.templateSnapshots, key);
+    try {
+      const manifest = await readManifest(dir);
+      if (templateKey(manifest.inputs) !== key) throw new Error('it belongs to another key');
+      await checkContent(dir, manifest);
+      return this.#use(dir, key, manifest.inputs);
+    } catch (error) {
+      this.#options.log.warn({ key, err: error }, 'a template snapshot cannot be used; it will be made anew');
+      await removeFolder(dir);
+      return undefined;
+    }
+  }
+
+  #use(dir: string, key: string, inputs: TemplateInputs): TemplateSnapshot {
+    const { memory, frozenDisk, blankOverlay } = snapshotFolder(dir);
+    const snapshot = { dir: memory, shape: inputs.shape, identity: inputs.hypervisor };
+    const ready = { key, inputs, memory: snapshot, frozenDisk, blankOverlay };
+    this.#ready.set(key, ready);
+    return ready;
+  }
+}
