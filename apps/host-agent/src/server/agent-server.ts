@@ -7,7 +7,7 @@ import {
 } from 'node:http2';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { TLSSocket } from 'node:tls';
+import type { TLSSocket } from 'node:tls';
 import { connectNodeAdapter } from '@connectrpc/connect-node';
 import type { ListenAddress } from '@wrenn/config/environment';
 import { readCertificate } from '@wrenn/pki/issue';
@@ -65,7 +65,8 @@ export class AgentServer {
       },
       maxSessionMemory: SESSION_MEMORY_MB,
     });
-    this.#server.on('session', (session) => this.#admit(session));
+    this.#server.on('session', (session) => this.#follow(session));
+    this.#server.on('secureConnection', (socket) => this.#admit(socket));
     this.#server.on('tlsClientError', (error) => log.info({ err: error }, 'a connection was refused'));
     this.#server.on('connect', (request, response) => openTunnel(response.stream, request.authority, findGuest));
     const serve = connectNodeAdapter({
@@ -114,20 +115,23 @@ export class AgentServer {
     await closed;
   }
 
-  #admit(session: ServerHttp2Session): void {
-    const socket = session.socket;
-    const der = socket instanceof TLSSocket ? socket.getPeerCertificate().raw : undefined;
+  /** Before the first request of a connection is read. */
+  #admit(socket: TLSSocket): void {
+    const der = socket.getPeerCertificate().raw;
     if (!der || readCertificate(Uint8Array.from(der)).role !== 'control-plane') {
       this.#log.warn({ from: socket.remoteAddress }, 'a connection without a control-plane certificate was refused');
-      session.destroy();
+      socket.destroy();
       return;
     }
+    socket.setKeepAlive(true, TCP_KEEPALIVE_MS);
+    socket.setNoDelay(true);
+  }
+
+  #follow(session: ServerHttp2Session): void {
     this.#sessions.add(session);
     session.once('close', () => this.#sessions.delete(session));
     session.on('error', (error) => this.#log.info({ err: error }, 'a connection broke'));
     session.setLocalWindowSize(SESSION_WINDOW_BYTES);
-    socket.setKeepAlive(true, TCP_KEEPALIVE_MS);
-    socket.setNoDelay(true);
   }
 }
 
