@@ -1,0 +1,103 @@
+import { closeSync, existsSync, openSync, readFileSync, readSync, writeFileSync } from 'node:fs';
+import { WrennError } from '@wrenn/protocol/errors';
+import type { Account } from '../users/accounts.ts';
+
+/** How to execute a program as an account. */
+export interface LaunchPlan {
+  readonly file: string;
+  readonly args: readonly string[];
+  readonly argv0: string;
+  /** User and group that the spawning call itself switches to, where a helper does not. */
+  readonly credentials: { uid: number; gid: number } | undefined;
+}
+
+const BUNDLED_SETPRIV = '/opt/wrenn/bin/setpriv';
+const BUNDLED_LIBRARIES = '/opt/wrenn/lib';
+const LOADERS: Partial<Record<string, string>> = {
+  x64: `${BUNDLED_LIBRARIES}/ld-linux-x86-64.so.2`,
+  arm64: `${BUNDLED_LIBRARIES}/ld-linux-aarch64.so.1`,
+};
+
+/**
+ * The spawning calls of Node and node-pty can set a user and a group but not supplementary groups: Node's drops them all,
+ * node-pty's keeps envd's own, root's. Where either would be wrong, setpriv does the switch.
+ *
+ * @param path where the program lies
+ * @param command what the user called it, which is its argv[0]
+ */
+export function planLaunch(
+  command: string,
+  path: string,
+  args: readonly string[],
+  account: Account,
+  spawner: 'pipes' | 'terminal',
+): LaunchPlan {
+  const own = process.getuid?.() ?? 0;
+  if (own === account.uid) return { file: path, args, argv0: command, credentials: undefined };
+  if (own !== 0) {
+    throw new WrennError('command_not_found', {
+      command,
+      problem: `envd does not run as root, so it cannot start programs as ${account.name}`,
+    });
+  }
+  if (spawner === 'pipes' && account.supplementaryGids.length === 0) {
+    return { file: path, args, argv0: command, credentials: { uid: account.uid, gid: account.gid } };
+  }
+  const [file, ...prefix] = setprivCommand(command);
+  const groups =
+    account.supplementaryGids.length === 0 ? '--clear-groups' : `--groups=${account.supplementaryGids.join()}`;
+  return {
+    file,
+    args: [...prefix, `--reuid=${account.uid}`, `--regid=${account.gid}`, groups, '--', command, ...args],
+    argv0: file,
+    credentials: undefined,
+  };
+}
+
+let setpriv: readonly [string, ...string[]] | undefined;
+
+function setprivCommand(command: string): readonly [string, ...string[]] {
+  setpriv ??= findSetpriv();
+  if (setpriv === undefined) {
+    throw new WrennError('command_not_found', { command, problem: 'setpriv (Debian: util-linux) is not installed' });
+  }
+  return setpriv;
+}
+
+function findSetpriv(): readonly [string, ...string[]] | undefined {
+  if (existsSync(BUNDLED_SETPRIV)) {
+    const loader = LOADERS[process.arch];
+    // The bundled program needs the bundled libraries, unless what lies there is a script that sees to it.
+    if (loader === undefined || !isElf(BUNDLED_SETPRIV) || !existsSync(loader)) return [BUNDLED_SETPRIV];
+    return [loader, '--library-path', BUNDLED_LIBRARIES, BUNDLED_SETPRIV];
+  }
+  const system = ['/usr/bin/setpriv', '/bin/setpriv'].find((path) => existsSync(path));
+  return system === undefined ? undefined : [system];
+}
+
+function isElf(path: string): boolean {
+  const head = Buffer.alloc(4);
+  const fd = openSync(path, 'r');
+  try {
+    readSync(fd, head);
+  } finally {
+    closeSync(fd);
+  }
+  return head.toString('latin1') === '\x7fELF';
+}
+
+const OWN_OOM_SCORE = '/proc/self/oom_score_adj';
+/** Children go before envd when the guest runs out of memory; E2B's value. */
+const CHILD_OOM_SCORE = '100';
+
+/** Runs a synchronous spawn with the score that the child is to inherit, so that not even its first children lack it. */
+export function withChildOomScore<T>(guest: boolean, spawn: () => T): T {
+  if (!guest) return spawn();
+  const own = readFileSync(OWN_OOM_SCORE, 'utf8').trim();
+  writeFileSync(OWN_OOM_SCORE, CHILD_OOM_SCORE);
+  try {
+    return spawn();
+  } finally {
+    writeFileSync(OWN_OOM_SCORE, own);
+  }
+}

@@ -1,0 +1,131 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { WrennError } from '@wrenn/protocol/errors';
+import type { GuestState } from '../guest-state.ts';
+import type { GuestSystem } from '../system/init.ts';
+import { E2B_ENVD_VERSION, ENVD_VERSION } from '../version.ts';
+import { secretsEqual } from './access-token.ts';
+import { answerCors, isForeignPage } from './cors.ts';
+import { readJson, sendError, sendJson } from './rest-answer.ts';
+import type { RpcHandler } from './rpc-handler.ts';
+
+export interface EnvdServerOptions {
+  readonly state: GuestState;
+  /** Undefined on a machine that is no guest. */
+  readonly system: GuestSystem | undefined;
+  /** Loaded at the first call, or when whoever starts the server finds it convenient. */
+  readonly rpc: () => Promise<RpcHandler>;
+}
+
+/** Longer than any proxy keeps a connection, so that it is never envd that closes one that is about to be used. */
+const KEEP_ALIVE_MS = 640_000;
+const HEADERS_TIMEOUT_MS = 60_000;
+
+type Route = (request: IncomingMessage, response: ServerResponse, query: URLSearchParams) => void | Promise<void>;
+
+export function createEnvdServer(options: EnvdServerOptions): Server {
+  const routes = createRoutes(options);
+  const server = createServer(
+    { keepAliveTimeout: KEEP_ALIVE_MS, headersTimeout: HEADERS_TIMEOUT_MS },
+    (request, response) => {
+      handle(request, response, routes, options).catch((error: unknown) => {
+        // Nobody is left to hear of an upload or download that its client broke off.
+        if (request.destroyed && response.destroyed) return;
+        sendError(response, error);
+      });
+    },
+  );
+  // Uploads, downloads and attached processes take as long as they take.
+  server.requestTimeout = 0;
+  server.timeout = 0;
+  return server;
+}
+
+async function handle(
+  request: IncomingMessage,
+  response: ServerResponse,
+  routes: ReadonlyMap<string, Route>,
+  options: EnvdServerOptions,
+): Promise<void> {
+  const { state, system } = options;
+  if (system === undefined && isForeignPage(request)) throw new WrennError('forbidden');
+  if (answerCors(request, response)) return;
+  const url = URL.parse(request.url ?? '', 'http://envd');
+  if (url === null) throw new WrennError('invalid_request', { problem: 'the URL cannot be parsed' });
+  if (url.pathname.startsWith('/process.Process/') || url.pathname.startsWith('/filesystem.Filesystem/')) {
+    (await options.rpc())(request, response);
+    return;
+  }
+  const name = `${request.method} ${url.pathname}`;
+  if (!OWN_CREDENTIALS.has(name)) requireToken(request, state);
+  const route = routes.get(name);
+  if (route === undefined) throw new WrennError('not_found', { what: name });
+  await route(request, response, url.searchParams);
+}
+
+/** Open to all, or with another way to show that one may: the signature of a link. */
+const OWN_CREDENTIALS = new Set(['GET /health', 'GET /files', 'HEAD /files', 'POST /files']);
+
+function requireToken({ headers }: IncomingMessage, { accessToken }: GuestState): void {
+  if (accessToken === undefined) return;
+  const given = headers['x-access-token'];
+  if (typeof given !== 'string' || !secretsEqual(accessToken, given)) throw new WrennError('unauthorized');
+}
+
+function createRoutes({ state, system }: EnvdServerOptions): ReadonlyMap<string, Route> {
+  // Each imports what it needs when it is called: a start must not wait for what only some guests use.
+  const sendFile: Route = async (request, response, query) => {
+    const { download } = await import('../files/download.ts');
+    await download(request, response, query, state);
+  };
+  return new Map<string, Route>([
+    [
+      'GET /health',
+      (_request, response) => {
+        response.writeHead(204, { 'Wrenn-Envd-Version': ENVD_VERSION, 'E2b-Envd-Version': E2B_ENVD_VERSION }).end();
+      },
+    ],
+    [
+      'GET /metrics',
+      async (_request, response) => {
+        const { readMetrics } = await import('../system/metrics.ts');
+        sendJson(response, await readMetrics());
+      },
+    ],
+    ['GET /envs', (_request, response) => sendJson(response, Object.fromEntries(state.environment))],
+    [
+      'POST /init',
+      async (request, response) => {
+        const { initialize } = await import('../system/init.ts');
+        const body = await readJson(request);
+        // Again after the wait for the body: another /init may have set or changed the token meanwhile.
+        requireToken(request, state);
+        const skipped = initialize(body, state, system);
+        response.writeHead(204, skipped.length > 0 ? { 'Wrenn-Skipped': skipped.join(', ') } : {}).end();
+      },
+    ],
+    ['GET /files', sendFile],
+    ['HEAD /files', sendFile],
+    [
+      'POST /files',
+      async (request, response, query) => {
+        const { upload } = await import('../files/upload.ts');
+        sendJson(response, await upload(request, query, state));
+      },
+    ],
+    [
+      'POST /files/compose',
+      async (request, response) => {
+        const { compose } = await import('../files/compose.ts');
+        sendJson(response, await compose(await readJson(request), state));
+      },
+    ],
+    [
+      'POST /snapshot/prepare',
+      async (_request, response) => {
+        const { syncFileSystems } = await import('../native/libc.ts');
+        await syncFileSystems();
+        response.writeHead(204).end();
+      },
+    ],
+  ]);
+}

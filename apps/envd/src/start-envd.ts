@@ -1,0 +1,64 @@
+import { once } from 'node:events';
+import { mkdirSync } from 'node:fs';
+import type { AddressInfo } from 'node:net';
+import { constants, tmpdir } from 'node:os';
+import { createGuestState } from './guest-state.ts';
+import { describeError, log } from './log.ts';
+import { ProcessTable } from './process/process-table.ts';
+import { createEnvdServer } from './server/envd-server.ts';
+import type { RpcHandler } from './server/rpc-handler.ts';
+import { type GuestSystem, realSystem } from './system/init.ts';
+
+export interface EnvdOptions {
+  readonly host: string;
+  /** 0 takes any free port. */
+  readonly port: number;
+  /** Whether this machine is a guest, so that its clock, name and random numbers are envd's to set. */
+  readonly guest: boolean;
+  /** Stands in for the machine. */
+  readonly system?: GuestSystem;
+  readonly spillDirectory?: string;
+}
+
+export interface RunningEnvd extends AsyncDisposable {
+  readonly port: number;
+  /** Stops listening and kills what it started. */
+  close(): Promise<void>;
+}
+
+const GUEST_SPILL_DIRECTORY = '/var/lib/wrenn';
+
+export async function startEnvd(options: EnvdOptions): Promise<RunningEnvd> {
+  const { guest } = options;
+  const spillDirectory = options.spillDirectory ?? (guest ? GUEST_SPILL_DIRECTORY : tmpdir());
+  mkdirSync(spillDirectory, { recursive: true });
+  const state = createGuestState(guest);
+  const table = new ProcessTable();
+  let handler: Promise<RpcHandler> | undefined;
+  const rpc = () => {
+    handler ??= import('./server/rpc-handler.ts').then(({ createRpcHandler }) =>
+      createRpcHandler({ state, guest, spillDirectory, table }),
+    );
+    return handler;
+  };
+  const server = createEnvdServer({ state, system: options.system ?? (guest ? realSystem : undefined), rpc });
+  server.listen(options.port, options.host);
+  await once(server, 'listening');
+  // /health answers from here on; the rest is loaded before anybody asks, and before a snapshot is taken.
+  setImmediate(() => {
+    rpc().catch((error: unknown) => log('error', 'the RPC services cannot be loaded', { error: describeError(error) }));
+  });
+  const close = async () => {
+    for (const process of table.running()) {
+      try {
+        process.signal(constants.signals.SIGKILL);
+      } catch (error) {
+        log('warn', 'a process could not be killed', { pid: process.pid, error: describeError(error) });
+      }
+    }
+    server.close();
+    server.closeAllConnections();
+    await once(server, 'close');
+  };
+  return { port: (server.address() as AddressInfo).port, close, [Symbol.asyncDispose]: close };
+}

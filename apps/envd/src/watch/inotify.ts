@@ -1,0 +1,121 @@
+import { closeSync, readSync } from 'node:fs';
+import { errnoOf } from '../errors.ts';
+import { inotifyAddWatch, inotifyInit, inotifyRemoveWatch, signalWhenReadable } from '../native/libc.ts';
+
+/** Bits of inotify(7). */
+export const IN = {
+  MODIFY: 0x2,
+  ATTRIB: 0x4,
+  MOVED_FROM: 0x40,
+  MOVED_TO: 0x80,
+  CREATE: 0x100,
+  DELETE: 0x200,
+  DELETE_SELF: 0x400,
+  MOVE_SELF: 0x800,
+  UNMOUNT: 0x2000,
+  Q_OVERFLOW: 0x4000,
+  IGNORED: 0x8000,
+  ONLYDIR: 0x1000000,
+  ISDIR: 0x40000000,
+} as const;
+
+const WATCHED =
+  IN.MODIFY |
+  IN.ATTRIB |
+  IN.MOVED_FROM |
+  IN.MOVED_TO |
+  IN.CREATE |
+  IN.DELETE |
+  IN.DELETE_SELF |
+  IN.MOVE_SELF |
+  IN.ONLYDIR;
+
+export interface InotifyEvent {
+  readonly watch: number;
+  readonly mask: number;
+  /** The same in both halves of a move. */
+  readonly cookie: number;
+  /** Empty for events of the watched directory itself. */
+  readonly name: string;
+}
+
+const HEADER_BYTES = 16;
+const READ_BYTES = 64 * 1024;
+
+/**
+ * The process's only inotify instance. The kernel says by SIGIO that events wait; a thread that sits in read() would hold
+ * up the process's exit, and Node cannot poll a descriptor of this kind.
+ *
+ * @param onEvents gets everything that waited, in order; afterwards the kernel's queue was seen empty
+ */
+export class Inotify {
+  readonly #fd: number;
+  readonly #onEvents: (events: InotifyEvent[]) => void;
+  readonly #buffer = Buffer.allocUnsafe(READ_BYTES);
+  readonly #onSignal = () => this.drain();
+  #closed = false;
+
+  constructor(onEvents: (events: InotifyEvent[]) => void) {
+    this.#onEvents = onEvents;
+    this.#fd = inotifyInit();
+    // Before the kernel may send it: unhandled, the signal would end the process.
+    process.on('SIGIO', this.#onSignal);
+    signalWhenReadable(this.#fd);
+  }
+
+  /** Watches a directory; the same one gives the same number. */
+  add(path: string): number {
+    return inotifyAddWatch(this.#fd, path, WATCHED);
+  }
+
+  remove(watch: number): void {
+    try {
+      inotifyRemoveWatch(this.#fd, watch);
+    } catch (error) {
+      // The directory has gone, and its watch with it.
+      if (errnoOf(error) !== 'EINVAL') throw error;
+    }
+  }
+
+  /** Takes everything that waits. */
+  drain(): void {
+    if (this.#closed) return;
+    const events: InotifyEvent[] = [];
+    for (;;) {
+      let length: number;
+      try {
+        length = readSync(this.#fd, this.#buffer);
+      } catch (error) {
+        if (errnoOf(error) === 'EAGAIN') break;
+        if (errnoOf(error) === 'EINTR') continue;
+        throw error;
+      }
+      for (let at = 0; at < length; ) {
+        const nameLength = this.#buffer.readUInt32LE(at + 12);
+        const name = this.#buffer.toString('utf8', at + HEADER_BYTES, at + HEADER_BYTES + nameLength);
+        events.push({
+          watch: this.#buffer.readInt32LE(at),
+          mask: this.#buffer.readUInt32LE(at + 4),
+          cookie: this.#buffer.readUInt32LE(at + 8),
+          // Padded with zeros to a round length.
+          name: name.slice(0, indexOrEnd(name)),
+        });
+        at += HEADER_BYTES + nameLength;
+      }
+    }
+    if (events.length > 0) this.#onEvents(events);
+  }
+
+  /** The signal's handler stays: one may be on its way. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    closeSync(this.#fd);
+    setImmediate(() => process.off('SIGIO', this.#onSignal));
+  }
+}
+
+function indexOrEnd(name: string): number {
+  const end = name.indexOf('\0');
+  return end === -1 ? name.length : end;
+}
