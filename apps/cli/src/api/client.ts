@@ -123,10 +123,15 @@ export function explainUnreachable(baseUrl: string, error: unknown): CliError {
     ETIMEDOUT: 'it does not answer',
   };
   return new CliError(
-    `The API at ${baseUrl} cannot be reached: ${(code && problem[code]) ?? code ?? messageOf(error)}.`,
+    `The API at ${baseUrl} cannot be reached: ${(code && problem[code]) ?? code ?? messageOf(rootCause(error))}.`,
     'Start the platform with `wrenn up`, or set WRENN_BASE_URL to where it runs.',
     { cause: error },
   );
+}
+
+/** fetch says "fetch failed", and why in its cause. */
+function rootCause(error: unknown): unknown {
+  return error instanceof Error && error.cause instanceof Error ? rootCause(error.cause) : error;
 }
 
 async function fetchOrExplain(url: string, init: RequestInit, signal: AbortSignal): Promise<Response> {
