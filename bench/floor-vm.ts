@@ -1,0 +1,124 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chown, mkdir, mkdtemp, open, readdir, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { wrennDir } from '@wrenn/config/wrenn-dir';
+import { newestKernel } from '@wrenn/guest-image/catalog';
+import { createBaseOverlay, layOverlay } from '@wrenn/host-agent/disk/overlay';
+import { askGuest } from '@wrenn/host-agent/guest/guest-connection';
+import { GUEST, type Slot } from '@wrenn/host-agent/network/slot';
+import { snapshotFolder } from '@wrenn/host-agent/templates/snapshot-folder';
+import { type QemuProgram, qemuArguments, type VmStart } from '@wrenn/hypervisor/qemu/machine';
+import { z } from 'zod';
+
+const START_TIMEOUT_MS = 60_000;
+
+/** What a floor VM starts from: the same template snapshot that capsules start from. */
+export interface FloorSource {
+  readonly program: QemuProgram;
+  /** WRENN_DIR of a platform that has made a snapshot. */
+  readonly dir: string;
+  readonly slot: Slot;
+}
+
+/**
+ * A VM as the barest script would start it: one QEMU process and requests to its guest agent, with no agent, no
+ * journal, no database, no token. Its start is the floor that a create is measured against.
+ */
+export interface FloorVm extends AsyncDisposable {
+  /** Address of the guest agent, which asks for no token. */
+  readonly guestUrl: string;
+  readonly pid: number;
+}
+
+/** Restores a VM and returns once its guest agent has answered one request. */
+export async function restoreFloorVm({ program, dir, slot }: FloorSource): Promise<FloorVm> {
+  const { templateSnapshots } = wrennDir(dir);
+  const [key] = await readdir(templateSnapshots);
+  if (!key) throw new Error('the platform has made no template snapshot yet');
+  const snapshot = snapshotFolder(join(templateSnapshots, key));
+  const { inputs } = manifestSchema.parse(JSON.parse(await readFile(join(snapshot.dir, 'manifest.json'), 'utf8')));
+  return start(program, dir, slot, inputs.shape, async (runDir) => ({
+    disk: await layOverlay(runDir, snapshot.blankOverlay, snapshot.frozenDisk),
+    devices: join(snapshot.memory, 'devices'),
+    memory: join(snapshot.memory, 'memory'),
+  }));
+}
+
+const manifestSchema = z.object({
+  inputs: z.object({ shape: z.object({ vcpus: z.number(), memoryMb: z.number() }) }),
+});
+
+/** Boots a VM from power-on and returns once its guest agent has answered one request. */
+export function bootFloorVm({ program, dir, slot }: FloorSource, rootfsPath: string): Promise<FloorVm> {
+  return start(program, dir, slot, { vcpus: 1, memoryMb: 512 }, async (runDir) => {
+    const disk = join(runDir, 'disk.qcow2');
+    await createBaseOverlay(disk, rootfsPath, 5120, AbortSignal.timeout(START_TIMEOUT_MS));
+    return { disk };
+  });
+}
+
+interface FloorFiles {
+  readonly disk: string;
+  readonly devices?: string;
+  readonly memory?: string;
+}
+
+async function start(
+  program: QemuProgram,
+  dir: string,
+  slot: Slot,
+  shape: { vcpus: number; memoryMb: number },
+  layFiles: (runDir: string) => Promise<FloorFiles>,
+): Promise<FloorVm> {
+  const kernel = await newestKernel(wrennDir(dir));
+  if (!kernel) throw new Error('there is no kernel');
+  const runDir = await mkdtemp(join(dir, 'floor-'));
+  const files = await layFiles(runDir);
+  const jailDir = join(runDir, 'jail');
+  await mkdir(jailDir);
+  await chown(jailDir, slot.uid, slot.gid);
+  const spec = {
+    id: 'floor',
+    shape,
+    kernelPath: kernel.vmlinuxPath,
+    initramfsPath: kernel.initramfsPath,
+    disk: { path: files.disk, format: 'qcow2' as const },
+    network: { namespacePath: slot.namespacePath, tap: GUEST.tap, mac: GUEST.mac },
+    uid: slot.uid,
+    gid: slot.gid,
+    cgroupProcs: [],
+    runDir,
+  };
+  const launch = {
+    controlFd: 3,
+    controlSocket: join(runDir, 'qmp.sock'),
+    consolePath: join(runDir, 'console.log'),
+    jailDir,
+  };
+  const start: VmStart = files.memory ? { kind: 'restore', memoryPath: files.memory, devicesFd: 4 } : { kind: 'boot' };
+  await using devices = files.devices ? await open(files.devices, 'r') : undefined;
+  const child = spawn(
+    'nsenter',
+    [`--net=${slot.namespacePath}`, '--', program.path, ...qemuArguments(program, spec, start, launch)],
+    { stdio: ['ignore', 'ignore', 'inherit', 'pipe', ...(devices ? [devices.fd] : [])] },
+  );
+  const dispose = async () => {
+    await end(child);
+    await rm(runDir, { recursive: true, force: true });
+  };
+  try {
+    await askGuest({ hostIp: slot.hostIp, method: 'GET', path: '/health' }, AbortSignal.timeout(START_TIMEOUT_MS));
+    if (child.pid === undefined) throw new Error('QEMU has no pid');
+    return { guestUrl: `http://${slot.hostIp}:49983`, pid: child.pid, [Symbol.asyncDispose]: dispose };
+  } catch (error) {
+    await dispose();
+    throw error;
+  }
+}
+
+async function end(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  child.kill('SIGKILL');
+  await once(child, 'exit');
+}
