@@ -71,9 +71,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   stack.defer(() => vms.close(options.stopGraceMs ?? 30_000));
   await vms.recover(signal);
   await templates.open();
-  void templates.prune(isCurrent(dir, hypervisor)).catch((error: unknown) => {
-    log.warn({ err: error }, 'outdated template snapshots cannot be removed');
-  });
+  templates.tidy(isCurrent(dir, hypervisor));
   const service = hostService({ dir, vms, templates, identity: hypervisor.identity, agentVersion: AGENT_VERSION });
   const pki = await ensureLocalPki(root);
   const findGuest = (id: string) => vms.address(id);

@@ -27,7 +27,7 @@ const manifestSchema = z.object({
   key: z.string(),
   inputs: templateInputsSchema,
   /** By path inside the folder. */
-  files: z.record(z.string(), z.object({ sizeBytes: z.number().int(), sha256: z.string() })),
+  files: z.record(z.string(), z.object({ sizeBytes: z.number().int(), mtimeMs: z.number(), sha256: z.string() })),
   createdAt: z.string(),
 });
 
@@ -57,17 +57,24 @@ export async function readManifest(dir: string): Promise<SnapshotManifest> {
 }
 
 /**
- * Reads every file and compares it with what the manifest promises.
+ * Looks at size and time of every file: quick, and sees whatever was written since.
  *
  * @throws Error naming the first file that is missing or differs.
  */
-export async function checkContent(dir: string, manifest: SnapshotManifest): Promise<void> {
-  const names = Object.keys(manifest.files);
-  for (const name of names) {
-    const { size } = await stat(join(dir, name));
-    if (size !== manifest.files[name]?.sizeBytes) throw new Error(`${name} has another size than when it was made`);
+export async function checkFiles(dir: string, manifest: SnapshotManifest): Promise<void> {
+  for (const [name, expected] of Object.entries(manifest.files)) {
+    const { size, mtimeMs } = await stat(join(dir, name));
+    if (size !== expected.sizeBytes || mtimeMs !== expected.mtimeMs) throw new Error(`${name} was changed`);
   }
-  for (const [name, { sha256 }] of await sumFiles(dir, names)) {
+}
+
+/**
+ * Reads every file and compares it with its sum: sees what a failing disk did.
+ *
+ * @throws Error naming the first file that is missing or differs.
+ */
+export async function checkContent(dir: string, manifest: SnapshotManifest, signal?: AbortSignal): Promise<void> {
+  for (const [name, { sha256 }] of await sumFiles(dir, Object.keys(manifest.files), signal)) {
     if (sha256 !== manifest.files[name]?.sha256) throw new Error(`${name} has another content than when it was made`);
   }
 }
@@ -91,20 +98,23 @@ async function filesIn(dir: string): Promise<string[]> {
 
 interface FileSum {
   readonly sizeBytes: number;
+  readonly mtimeMs: number;
   readonly sha256: string;
 }
 
-async function sumFiles(dir: string, names: readonly string[]): Promise<[string, FileSum][]> {
+async function sumFiles(dir: string, names: readonly string[], signal?: AbortSignal): Promise<[string, FileSum][]> {
   const paths = names.map((name) => join(dir, name));
-  // A program of its own: hashing hundreds of MB here would hold up every VM.
-  const text = await runCommand('sha256sum', ['--zero', '--', ...paths], { timeoutMs: 300_000 });
+  // A program of its own, and a patient one: hashing hundreds of MB must not hold up VMs.
+  const args = ['-n', '10', 'sha256sum', '--zero', '--', ...paths];
+  const text = await runCommand('nice', args, { timeoutMs: 600_000, ...(signal ? { signal } : {}) });
   const sums = new Map(text.split('\0').map((line) => [line.slice(66), line.slice(0, 64)]));
   return Promise.all(
     names.map(async (name) => {
       const path = join(dir, name);
       const sha256 = sums.get(path);
       if (!sha256) throw new Error(`no sum for ${path}`);
-      return [name, { sizeBytes: (await stat(path)).size, sha256 }] satisfies [string, FileSum];
+      const { size, mtimeMs } = await stat(path);
+      return [name, { sizeBytes: size, mtimeMs, sha256 }] satisfies [string, FileSum];
     }),
   );
 }

@@ -1,11 +1,11 @@
-import { mkdir, readdir } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { WrennDir } from '@wrenn/config/wrenn-dir';
 import type { MemorySnapshot, VmShape } from '@wrenn/hypervisor/hypervisor';
 import type { Logger } from 'pino';
 import { rejectOnAbort } from '../processes/reject-on-abort.ts';
 import { makeTemplateSnapshot, type SnapshotSource, type VmResources } from './make-snapshot.ts';
-import { checkContent, readManifest, removeFolder, snapshotFolder } from './snapshot-folder.ts';
+import { checkContent, checkFiles, readManifest, removeFolder, snapshotFolder } from './snapshot-folder.ts';
 import { type TemplateInputs, templateKey } from './template-key.ts';
 
 /** A cold boot under emulation on a busy machine, and the writing of all memory. */
@@ -34,29 +34,20 @@ export class TemplateStore {
   /** Those of them that can be used now. */
   readonly #ready = new Map<string, TemplateSnapshot>();
   readonly #closed = new AbortController();
+  #tidying: Promise<void> | undefined;
 
   constructor(options: TemplateStoreOptions) {
     this.#options = options;
   }
 
-  /**
-   * Begins to check the snapshots that are there, and removes rests of unfinished ones. Before anything else uses
-   * the store.
-   */
+  /** Finds the snapshots that are there, and removes rests of unfinished ones. Before anything else uses the store. */
   async open(): Promise<void> {
     const { templateSnapshots } = this.#options.dir;
-    await mkdir(templateSnapshots, { recursive: true, mode: 0o711 });
-    let earlier: Promise<unknown> = Promise.resolve();
     for (const name of await readdir(templateSnapshots)) {
-      if (!/^[0-9a-f]{32}$/.test(name)) {
-        await removeFolder(join(templateSnapshots, name));
-        continue;
-      }
-      // One after the other: each check reads hundreds of MB.
-      const check = earlier.then(() => this.#check(name));
-      this.#snapshots.set(name, check);
-      earlier = check;
+      if (/^[0-9a-f]{32}$/.test(name)) this.#snapshots.set(name, this.#check(name, checkFiles));
+      else await removeFolder(join(templateSnapshots, name));
     }
+    await Promise.all(this.#snapshots.values());
   }
 
   /** The snapshot for these inputs. Callers that come while it is being made wait for the same one. */
@@ -80,9 +71,35 @@ export class TemplateStore {
     const current = await this.#snapshots.get(key)?.catch(() => undefined);
     // Somebody else has replaced it already.
     if (current !== snapshot) return true;
-    const check = this.#check(key);
-    this.#snapshots.set(key, check);
-    return (await check) === undefined;
+    return !(await this.#recheck(key));
+  }
+
+  /**
+   * Removes, in the background, snapshots for which `isCurrent` does not hold (of images, kernels or hypervisors that
+   * are there no more), then reads the others once and removes those that a failing disk has damaged.
+   */
+  tidy(isCurrent: (inputs: TemplateInputs) => Promise<boolean>): void {
+    this.#tidying = this.#prune(isCurrent)
+      .then(() => this.#verify())
+      .catch((error: unknown) => {
+        this.#options.log.warn({ err: error }, 'template snapshots cannot be tidied up');
+      });
+  }
+
+  async #verify(): Promise<void> {
+    for (const key of [...this.#ready.keys()]) {
+      const snapshot = this.#ready.get(key);
+      if (this.#closed.signal.aborted || !snapshot) continue;
+      const dir = join(this.#options.dir.templateSnapshots, key);
+      // Not `recheck` at once: VMs start from it meanwhile, and nearly always it is good.
+      const good = await readManifest(dir)
+        .then((manifest) => checkContent(dir, manifest, this.#closed.signal))
+        .then(
+          () => true,
+          () => this.#closed.signal.aborted,
+        );
+      if (!good && this.#ready.get(key) === snapshot) await this.#recheck(key);
+    }
   }
 
   /** Shapes that have a snapshot of this image. */
@@ -91,11 +108,8 @@ export class TemplateStore {
     return inputs.filter((input) => input.imageSha256 === imageSha256).map((input) => input.shape);
   }
 
-  /**
-   * Removes snapshots for which `isCurrent` does not hold: of images, kernels or hypervisors that are there no more.
-   * VMs that started from one keep its disk by a link of their own.
-   */
-  async prune(isCurrent: (inputs: TemplateInputs) => Promise<boolean>): Promise<void> {
+  /** VMs that started from a snapshot keep its disk by a link of their own. */
+  async #prune(isCurrent: (inputs: TemplateInputs) => Promise<boolean>): Promise<void> {
     for (const [key, entry] of this.#snapshots) {
       const snapshot = await entry.catch(() => undefined);
       if (this.#closed.signal.aborted) return;
@@ -110,7 +124,7 @@ export class TemplateStore {
   /** Stops what is being made and waits until its rests are gone. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed.abort(new Error('the agent is stopping'));
-    await Promise.allSettled(this.#snapshots.values());
+    await Promise.allSettled([...this.#snapshots.values(), this.#tidying]);
   }
 
   async #make(key: string, source: SnapshotSource): Promise<TemplateSnapshot> {
@@ -124,14 +138,21 @@ export class TemplateStore {
     return this.#use(final, key, source.inputs);
   }
 
-  /** The snapshot in the folder; undefined, and the folder removed, when it is damaged. */
-  async #check(key: string): Promise<TemplateSnapshot | undefined> {
+  /** Checks content now; callers of `get` wait for it. */
+  async #recheck(key: string): Promise<boolean> {
     this.#ready.delete(key);
+    const check = this.#check(key, checkContent);
+    this.#snapshots.set(key, check);
+    return (await check) !== undefined;
+  }
+
+  /** The snapshot in the folder; undefined, and the folder removed, when it cannot be used. */
+  async #check(key: string, check: typeof checkFiles): Promise<TemplateSnapshot | undefined> {
     const dir = join(this.#options.dir.templateSnapshots, key);
     try {
       const manifest = await readManifest(dir);
       if (templateKey(manifest.inputs) !== key) throw new Error('it belongs to another key');
-      await checkContent(dir, manifest);
+      await check(dir, manifest);
       return this.#use(dir, key, manifest.inputs);
     } catch (error) {
       this.#options.log.warn({ key, err: error }, 'a template snapshot cannot be used; it will be made anew');
