@@ -24,11 +24,11 @@ export const commandFields = {
   tag: processTagSchema.nullish().meta({ description: 'Name to find the process by.' }),
 } as const;
 
-/** Seconds until a command is killed. */
+/** Seconds until a command is killed. Timers of the guest end at 2^31 ms. */
 export const commandTimeoutSchema = z
   .number()
   .min(0)
-  .max(31_536_000)
+  .max(2_000_000)
   .meta({ description: 'Seconds until the command is killed, with all its children; 0 is never.' });
 
 export const execRequestSchema = z

@@ -1,0 +1,150 @@
+import { WrennError } from '@wrenn/protocol/errors';
+import {
+  capsuleListSchema,
+  capsuleLogsQuerySchema,
+  capsuleParamsSchema,
+  capsuleSchema,
+  createCapsuleRequestSchema,
+  listCapsulesQuerySchema,
+} from '@wrenn/protocol/rest/capsule';
+import { z } from 'zod';
+import { clientGone } from '../http/client-gone.ts';
+import { errorResponses, type RouteDeps } from '../http/route-deps.ts';
+import type { Server } from '../http/server.ts';
+import { toCapsuleBody } from './capsule-body.ts';
+import { createCapsule, destroyCapsule, listCapsules, requireCapsule, requireRunning } from './capsules.ts';
+
+const noContent = z.null().meta({ description: 'Done.' });
+const idempotencyHeaders = z.object({
+  'idempotency-key': z
+    .string()
+    .min(1)
+    .max(255)
+    .optional()
+    .meta({ description: 'A repeated request with the same key answers the capsule of the first.' }),
+});
+/** How long a delete waits for a silent host before it answers that it goes on without the client. */
+const DELETE_WAIT_MS = 60_000;
+
+export function capsuleRoutes(app: Server, deps: RouteDeps): void {
+  const { db, capsules, activity, hostOf } = deps;
+
+  app.post(
+    '/capsules',
+    {
+      schema: {
+        operationId: 'createCapsule',
+        tags: ['capsules'],
+        summary: 'Create a capsule and wait until it runs',
+        headers: idempotencyHeaders,
+        body: createCapsuleRequestSchema.prefault({}),
+        response: { 201: capsuleSchema, ...errorResponses },
+      },
+    },
+    async (request, reply) => {
+      const key = request.headers['idempotency-key'];
+      const gone = clientGone(request, reply);
+      const capsule = await createCapsule(capsules, request.caller, request.body, key, gone);
+      reply.code(201);
+      return toCapsuleBody(capsule);
+    },
+  );
+
+  app.get(
+    '/capsules',
+    {
+      schema: {
+        operationId: 'listCapsules',
+        tags: ['capsules'],
+        summary: 'List capsules, newest first',
+        querystring: listCapsulesQuerySchema,
+        response: { 200: capsuleListSchema, ...errorResponses },
+      },
+    },
+    async ({ caller, query }) => (await listCapsules(db, caller.teamId, query.status)).map(toCapsuleBody),
+  );
+
+  app.get(
+    '/capsules/:id',
+    {
+      schema: {
+        operationId: 'getCapsule',
+        tags: ['capsules'],
+        summary: 'Get a capsule in any state',
+        params: capsuleParamsSchema,
+        response: { 200: capsuleSchema, ...errorResponses },
+      },
+    },
+    async ({ caller, params }) => toCapsuleBody(await requireCapsule(db, caller.teamId, params.id)),
+  );
+
+  app.delete(
+    '/capsules/:id',
+    {
+      schema: {
+        operationId: 'destroyCapsule',
+        tags: ['capsules'],
+        summary: 'Destroy a capsule',
+        description:
+          'Answers 204 when nothing is left of it, and 202 when its host is silent: then it is destroyed as soon as the host is back.',
+        params: capsuleParamsSchema,
+        response: { 202: capsuleSchema, 204: noContent, ...errorResponses },
+      },
+    },
+    async (request, reply) => {
+      const wait = AbortSignal.any([clientGone(request, reply), AbortSignal.timeout(DELETE_WAIT_MS)]);
+      const capsule = await destroyCapsule(capsules, request.caller, request.params.id, wait);
+      if (capsule.status !== 'stopped') {
+        reply.code(202);
+        return toCapsuleBody(capsule);
+      }
+      reply.code(204);
+      return null;
+    },
+  );
+
+  app.post(
+    '/capsules/:id/ping',
+    {
+      schema: {
+        operationId: 'pingCapsule',
+        tags: ['capsules'],
+        summary: 'Count the capsule as used now',
+        params: capsuleParamsSchema,
+        response: { 204: noContent, ...errorResponses },
+      },
+    },
+    async ({ caller, params }, reply) => {
+      const { id } = await requireRunning(db, caller.teamId, params.id);
+      using _use = activity.begin(id);
+      reply.code(204);
+      return null;
+    },
+  );
+
+  app.get(
+    '/capsules/:id/logs',
+    {
+      schema: {
+        operationId: 'getCapsuleLogs',
+        tags: ['capsules'],
+        summary: 'The end of what the guest wrote to its console',
+        params: capsuleParamsSchema,
+        querystring: capsuleLogsQuerySchema,
+        produces: ['text/plain'],
+        response: { 200: z.string().meta({ description: 'The console, as it is.' }), ...errorResponses },
+      },
+    },
+    async (request, reply) => {
+      const { caller, params, query } = request;
+      const capsule = await requireCapsule(db, caller.teamId, params.id);
+      reply.type('text/plain; charset=utf-8').serializer((text: string) => text);
+      if (capsule.consoleTail) return capsule.consoleTail.subarray(-query.max_bytes).toString();
+      if (capsule.status !== 'running' && capsule.status !== 'starting') {
+        throw new WrennError('not_found', { what: `The console of the ${capsule.status} capsule ${capsule.id}` });
+      }
+      const console = await hostOf(capsule.hostId).readConsole(capsule.id, query.max_bytes, clientGone(request, reply));
+      return Buffer.from(console).toString();
+    },
+  );
+}

@@ -1,0 +1,103 @@
+import { WrennError } from '@wrenn/protocol/errors';
+import type { CapsuleStatus } from '@wrenn/protocol/rest/capsule';
+import { and, eq, sql } from 'drizzle-orm';
+import type { Db } from '../database/database.ts';
+import { type Capsule, capsules } from '../database/schema.ts';
+
+/** Where each state may go, besides `stopping` and `error`, which every living state may go to. */
+const NEXT: Readonly<Record<CapsuleStatus, readonly CapsuleStatus[]>> = {
+  pending: ['starting'],
+  starting: ['running'],
+  running: ['pausing', 'forking', 'missing'],
+  pausing: ['paused', 'running'],
+  paused: ['resuming', 'hibernating'],
+  hibernating: ['hibernated', 'paused'],
+  hibernated: ['resuming'],
+  resuming: ['running', 'paused', 'hibernated'],
+  forking: ['running'],
+  missing: ['running'],
+  stopping: ['stopped'],
+  error: [],
+  stopped: [],
+};
+
+/** Whether the state machine allows this move. */
+export function isLegalMove(from: CapsuleStatus, to: CapsuleStatus): boolean {
+  if (from === 'stopped' || from === to) return false;
+  if (to === 'stopping') return true;
+  // A capsule that is being ended ends; that it fails meanwhile changes nothing.
+  if (to === 'error') return from !== 'stopping';
+  return NEXT[from].includes(to);
+}
+
+/** What may be written together with a move. */
+export type TransitionChanges = Partial<
+  Pick<
+    Capsule,
+    'statusReason' | 'versions' | 'guestIp' | 'hostIp' | 'diskMb' | 'startedAt' | 'lastActiveAt' | 'consoleTail'
+  >
+>;
+
+/** The capsule is no longer as the caller saw it: somebody else moved it first. */
+export class LostRaceError extends Error {
+  override readonly name = 'LostRaceError';
+}
+
+/**
+ * Moves a capsule from the state that the caller saw to another, if it still is in that state and version. Nothing
+ * else writes `status`. The reason of the earlier state goes unless `changes` gives a new one.
+ *
+ * @throws WrennError `invalid_state` for a move that the state machine does not have
+ * @throws LostRaceError when the capsule was moved since
+ */
+export async function transition(
+  db: Db,
+  seen: Pick<Capsule, 'id' | 'status' | 'version'>,
+  to: CapsuleStatus,
+  changes: TransitionChanges = {},
+): Promise<Capsule> {
+  if (!isLegalMove(seen.status, to)) {
+    throw new WrennError('invalid_state', { id: seen.id, status: seen.status, needed: statesBefore(to).join(' or ') });
+  }
+  const [moved] = await db
+    .update(capsules)
+    .set({
+      statusReason: null,
+      ...changes,
+      status: to,
+      version: sql`${capsules.version} + 1`,
+      updatedAt: sql`now()`,
+    })
+    .where(and(eq(capsules.id, seen.id), eq(capsules.status, seen.status), eq(capsules.version, seen.version)))
+    .returning();
+  if (!moved) throw new LostRaceError(`capsule ${seen.id} is no longer ${seen.status} in version ${seen.version}`);
+  return moved;
+}
+
+/**
+ * Moves a capsule from whatever state it is in, as long as `when` takes that state. Reads again when somebody else was
+ * quicker.
+ *
+ * @returns the capsule after the move, or undefined when it is gone or `when` refuses
+ */
+export async function transitionWhen(
+  db: Db,
+  id: string,
+  when: (capsule: Capsule) => boolean,
+  to: CapsuleStatus,
+  changes: TransitionChanges = {},
+): Promise<Capsule | undefined> {
+  for (;;) {
+    const [seen] = await db.select().from(capsules).where(eq(capsules.id, id));
+    if (!seen || !when(seen)) return undefined;
+    try {
+      return await transition(db, seen, to, changes);
+    } catch (error) {
+      if (!(error instanceof LostRaceError)) throw error;
+    }
+  }
+}
+
+function statesBefore(to: CapsuleStatus): CapsuleStatus[] {
+  return (Object.keys(NEXT) as CapsuleStatus[]).filter((from) => isLegalMove(from, to));
+}

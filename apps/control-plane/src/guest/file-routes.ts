@@ -1,0 +1,167 @@
+import { WrennError } from '@wrenn/protocol/errors';
+import { capsuleParamsSchema } from '@wrenn/protocol/rest/capsule';
+import {
+  FILE_WRITE_LIMIT_BYTES,
+  listDirRequestSchema,
+  listDirResponseSchema,
+  mkdirRequestSchema,
+  mkdirResponseSchema,
+  readFileRequestSchema,
+  removeRequestSchema,
+  writeFileQuerySchema,
+} from '@wrenn/protocol/rest/files';
+import type { FastifyReply } from 'fastify';
+import { z } from 'zod';
+import { clientGone } from '../http/client-gone.ts';
+import { errorResponses, type RouteDeps, sendStream, useGuest } from '../http/route-deps.ts';
+import type { Server } from '../http/server.ts';
+import { listDir, makeDir, readFile, removePath, writeFile } from './files.ts';
+import type { Guest } from './guest.ts';
+import { discardBody, receiveFile } from './upload.ts';
+
+const noContent = z.null().meta({ description: 'Done.' });
+const fileBytes = z.string().meta({ format: 'binary', description: 'The bytes of the file.' });
+
+export function fileRoutes(app: Server, deps: RouteDeps): void {
+  // Uploads are read where they are handled, not before.
+  app.addContentTypeParser('application/octet-stream', (_request, payload, done) => done(null, payload));
+
+  for (const [path, limit] of [
+    ['/capsules/:id/files/write', FILE_WRITE_LIMIT_BYTES],
+    ['/capsules/:id/files/stream/write', undefined],
+  ] as const) {
+    app.post(
+      path,
+      {
+        schema: {
+          operationId: limit ? 'writeFile' : 'writeFileStream',
+          tags: ['files'],
+          summary: limit ? 'Write a file of at most 100 MB' : 'Write a file of any size',
+          description:
+            'A multipart body with the field `path` and then the file `file`; or the bare bytes as application/octet-stream ' +
+            'with the query parameter `path`. The file is put in place whole, or not at all.',
+          consumes: ['multipart/form-data', 'application/octet-stream'],
+          params: capsuleParamsSchema,
+          querystring: writeFileQuerySchema,
+          response: { 204: noContent, ...errorResponses },
+        },
+      },
+      async (request, reply) => {
+        const gone = clientGone(request, reply);
+        using use = await useGuest(deps, request.caller, request.params.id);
+        const { path: queryPath, user } = request.query;
+        try {
+          await receiveFile(request, { path: queryPath, limit }, (place, body) =>
+            writeFile(use.guest, { path: place, user }, body, gone),
+          );
+        } catch (error) {
+          await discardBody(request);
+          throw error;
+        }
+        reply.code(204);
+        return null;
+      },
+    );
+  }
+
+  for (const path of ['/capsules/:id/files/read', '/capsules/:id/files/stream/read'] as const) {
+    app.post(
+      path,
+      {
+        schema: {
+          operationId: path.includes('stream') ? 'readFileStream' : 'readFile',
+          tags: ['files'],
+          summary: 'Read a file',
+          produces: ['application/octet-stream'],
+          params: capsuleParamsSchema,
+          body: readFileRequestSchema,
+          response: { 200: fileBytes, ...errorResponses },
+        },
+      },
+      async (request, reply) => {
+        const { caller, params, body } = request;
+        const use = await useGuest(deps, caller, params.id);
+        reply.raw.once('close', () => use[Symbol.dispose]());
+        const gone = clientGone(request, reply);
+        return sendFile(use.guest, { path: body.path, user: body.user }, reply, gone);
+      },
+    );
+  }
+
+  app.post(
+    '/capsules/:id/files/list',
+    {
+      schema: {
+        operationId: 'listDir',
+        tags: ['files'],
+        summary: 'List a directory',
+        params: capsuleParamsSchema,
+        body: listDirRequestSchema,
+        response: { 200: listDirResponseSchema, ...errorResponses },
+      },
+    },
+    async (request, reply) => {
+      const { path, user, depth } = request.body;
+      using use = await useGuest(deps, request.caller, request.params.id);
+      return { entries: await listDir(use.guest, { path, user }, depth ?? 1, clientGone(request, reply)) };
+    },
+  );
+
+  app.post(
+    '/capsules/:id/files/mkdir',
+    {
+      schema: {
+        operationId: 'makeDir',
+        tags: ['files'],
+        summary: 'Make a directory and those above it',
+        params: capsuleParamsSchema,
+        body: mkdirRequestSchema,
+        response: { 200: mkdirResponseSchema, ...errorResponses },
+      },
+    },
+    async (request, reply) => {
+      const { path, user } = request.body;
+      using use = await useGuest(deps, request.caller, request.params.id);
+      return { entry: await makeDir(use.guest, { path, user }, clientGone(request, reply)) };
+    },
+  );
+
+  app.post(
+    '/capsules/:id/files/remove',
+    {
+      schema: {
+        operationId: 'removePath',
+        tags: ['files'],
+        summary: 'Remove a file, or a directory with all that is in it',
+        params: capsuleParamsSchema,
+        body: removeRequestSchema,
+        response: { 204: noContent, ...errorResponses },
+      },
+    },
+    async (request, reply) => {
+      const { path, user } = request.body;
+      using use = await useGuest(deps, request.caller, request.params.id);
+      await removePath(use.guest, { path, user }, clientGone(request, reply));
+      reply.code(204);
+      return null;
+    },
+  );
+}
+
+async function sendFile(
+  guest: Guest,
+  place: { path: string; user: string | undefined },
+  reply: FastifyReply,
+  gone: AbortSignal,
+): Promise<FastifyReply> {
+  const file = await readFile(guest, place, gone);
+  const length = file.headers['content-length'];
+  if (length !== undefined && !/^\d+$/.test(length)) {
+    file.destroy();
+    throw new WrennError('guest_protocol_error', { id: guest.capsuleId });
+  }
+  // Of the guest's headers only the length is taken over: what it sends belongs to whoever runs code in it.
+  reply.type('application/octet-stream').header('x-content-type-options', 'nosniff');
+  if (length !== undefined) reply.header('content-length', length);
+  return sendStream(reply, file);
+}

@@ -1,0 +1,147 @@
+import { WrennError } from '@wrenn/protocol/errors';
+import type { Logger } from 'pino';
+import type { Db } from '../database/database.ts';
+import type { Operation, OperationKind, StoredError } from '../database/schema.ts';
+import { adoptOrphans, findOperation, finishOperation, setStep } from './operation-store.ts';
+import type { OwnerSession } from './owner-session.ts';
+
+const ADOPTION_INTERVAL_MS = 15_000;
+
+/** What a handler of one kind of operation works with. */
+export interface OperationContext {
+  readonly signal: AbortSignal;
+  /** Records how far it is. */
+  step(name: string): Promise<void>;
+}
+
+/**
+ * Does the work of one kind of operation. It may be run again from its beginning after a crash, so each of its steps
+ * can be repeated.
+ */
+export type OperationHandler = (operation: Operation, context: OperationContext) => Promise<void>;
+
+export type OperationHandlers = Readonly<Record<OperationKind, OperationHandler>>;
+
+interface Running {
+  readonly operation: Operation;
+  readonly controller: AbortController;
+  readonly ended: Promise<void>;
+}
+
+/** Why a handler was stopped without an outcome: whoever starts next goes on with it. */
+class HandedOver extends Error {}
+
+/** Runs operations apart from the requests that asked for them. */
+export class OperationRunner implements AsyncDisposable {
+  readonly #db: Db;
+  readonly #session: OwnerSession;
+  readonly #handlers: OperationHandlers;
+  readonly #log: Logger;
+  readonly #running = new Map<string, Running>();
+  #adoption: NodeJS.Timeout | undefined;
+  #closed = false;
+
+  constructor(db: Db, session: OwnerSession, handlers: OperationHandlers, log: Logger) {
+    this.#db = db;
+    this.#session = session;
+    this.#handlers = handlers;
+    this.#log = log;
+  }
+
+  /** Goes on with what an earlier control plane left, now and whenever another one ends. */
+  async start(): Promise<void> {
+    await this.#adopt();
+    this.#adoption = setInterval(() => {
+      this.#adopt().catch((err: unknown) => this.#log.warn({ err }, 'could not look for orphaned operations'));
+    }, ADOPTION_INTERVAL_MS);
+    this.#adoption.unref();
+  }
+
+  /** Begins the work. The row exists already. */
+  run(operation: Operation): void {
+    if (this.#closed || this.#running.has(operation.id)) return;
+    const controller = new AbortController();
+    const ended = this.#work(operation, controller.signal).finally(() => this.#running.delete(operation.id));
+    this.#running.set(operation.id, { operation, controller, ended });
+  }
+
+  /**
+   * Waits for the end of an operation, wherever it runs.
+   *
+   * @throws the operation's own WrennError when it failed; the signal's reason when that came first
+   */
+  async wait(id: string, signal: AbortSignal): Promise<void> {
+    for (;;) {
+      signal.throwIfAborted();
+      const waiting = new AbortController();
+      const finished = this.#session.nextFinish(id, AbortSignal.any([signal, waiting.signal]));
+      try {
+        const operation = await findOperation(this.#db, id);
+        if (!operation) throw new WrennError('not_found', { what: `Operation ${id}` });
+        if (operation.state === 'succeeded') return;
+        if (operation.state === 'failed') throw toWrennError(operation.error);
+        await finished;
+      } finally {
+        finished.catch(() => undefined);
+        waiting.abort();
+      }
+    }
+  }
+
+  /** Stops the operations of one kind for a capsule that run here, and waits until they have. */
+  async cancel(capsuleId: string, kind: OperationKind, reason: WrennError): Promise<void> {
+    const found = [...this.#running.values()].filter(
+      ({ operation }) => operation.capsuleId === capsuleId && operation.kind === kind,
+    );
+    for (const { controller } of found) controller.abort(reason);
+    await Promise.all(found.map(({ ended }) => ended));
+  }
+
+  async #adopt(): Promise<void> {
+    for (const operation of await adoptOrphans(this.#db, this.#session.owner)) {
+      this.#log.info(
+        { operation: operation.id, kind: operation.kind, step: operation.step },
+        'going on with an operation',
+      );
+      this.run(operation);
+    }
+  }
+
+  async #work(operation: Operation, signal: AbortSignal): Promise<void> {
+    const log = this.#log.child({ operation: operation.id, kind: operation.kind, capsule: operation.capsuleId });
+    const started = performance.now();
+    try {
+      await this.#handlers[operation.kind](operation, {
+        signal,
+        step: (name) => setStep(this.#db, operation.id, name),
+      });
+      await finishOperation(this.#db, operation.id, undefined);
+      log.info({ durationMs: Math.round(performance.now() - started) }, 'operation succeeded');
+    } catch (err) {
+      if (signal.reason instanceof HandedOver) return;
+      log.warn({ err, durationMs: Math.round(performance.now() - started) }, 'operation failed');
+      await finishOperation(this.#db, operation.id, toStored(err)).catch((cause: unknown) => {
+        // It stays `running`, and a later control plane goes on with it.
+        log.error({ err: cause }, 'could not record that the operation failed');
+      });
+    }
+  }
+
+  /** Stops working; unfinished operations are gone on with by the next control plane. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true;
+    clearInterval(this.#adoption);
+    const running = [...this.#running.values()];
+    for (const { controller } of running) controller.abort(new HandedOver());
+    await Promise.all(running.map(({ ended }) => ended));
+  }
+}
+
+function toStored(error: unknown): StoredError {
+  const known = error instanceof WrennError ? error : new WrennError('internal_error');
+  return { code: known.code, details: { ...known.details } };
+}
+
+function toWrennError(stored: StoredError | null): WrennError {
+  return (stored && WrennError.fromBody(stored)) ?? new WrennError('internal_error');
+}

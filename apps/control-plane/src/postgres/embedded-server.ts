@@ -1,0 +1,227 @@
+import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { closeSync, openSync, watch } from 'node:fs';
+import { mkdir, readdir, realpath, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { wrennDir } from '@wrenn/config/wrenn-dir';
+import type { Logger } from 'pino';
+import { DATABASE_USER, ensureCluster, ensureSocketDir } from './cluster.ts';
+import { acquireMachineLock } from './machine-lock.ts';
+import { countClients, findPostmaster, findServerProcesses } from './postmaster.ts';
+import { ensurePrograms, type PostgresPrograms } from './programs.ts';
+import { ensureServerUser, type SystemUser } from './system-user.ts';
+
+const READY_TIMEOUT_MS = 60_000;
+const STOP_TIMEOUT_MS = 30_000;
+const LOCK_TIMEOUT_MS = 180_000;
+/** sockaddr_un holds 107 characters and a NUL; the server adds "/.s.PGSQL.5432". */
+const MAX_SOCKET_DIR_LENGTH = 90;
+/** Only names the socket's file: no TCP port is opened. */
+const PORT = 5432;
+
+export interface EmbeddedServerOptions {
+  /** WRENN_DIR. */
+  readonly dir: string;
+  readonly log: Logger;
+  /** False only in tests: commits need not reach the disk. */
+  readonly durable?: boolean;
+}
+
+/** How to connect to the server. */
+export interface ServerAddress {
+  readonly host: string;
+  readonly port: number;
+  readonly user: string;
+  readonly database: string;
+}
+
+/** A running PostgreSQL that belongs to a WRENN_DIR. */
+export interface EmbeddedServer {
+  readonly address: ServerAddress;
+  /** Starts the server again when it has ended by itself. Resolves when it takes connections. */
+  ensureRunning(): Promise<void>;
+  /** Ends the server in an orderly way and waits until it is gone, unless another control plane still uses it. */
+  stop(): Promise<void>;
+}
+
+/**
+ * Starts PostgreSQL on `{WRENN_DIR}/postgres/data`, under its own user and on a Unix socket only. The server is a
+ * process of its own session: it outlives a control plane that was killed, and the next one takes it over.
+ */
+export async function startEmbeddedServer(options: EmbeddedServerOptions): Promise<EmbeddedServer> {
+  const root = wrennDir(options.dir);
+  await mkdir(root.root, { recursive: true, mode: 0o711 });
+  await mkdir(root.postgres, { recursive: true, mode: 0o711 });
+  await mkdir(root.logs, { recursive: true, mode: 0o755 });
+  const base = await realpath(root.postgres);
+  const dataDir = join(base, 'data');
+  const socketDir = socketDirFor(base);
+  const lockName = `wrenn-postgres-${shortHash(base)}`;
+  const prepare = async (): Promise<ServerFiles> => {
+    const [programs, user] = await Promise.all([ensurePrograms(base), ensureServerUser()]);
+    await ensureCluster(dataDir, programs, user);
+    await ensureSocketDir(socketDir, user);
+    return { programs, user, dataDir, socketDir, logFile: join(root.logs, 'postgres.log'), ...options };
+  };
+  const locked = async <T>(work: () => Promise<T>): Promise<T> => {
+    await using _lock = await acquireMachineLock(lockName, LOCK_TIMEOUT_MS);
+    return await work();
+  };
+  const server = await locked(async () => {
+    const prepared = await prepare();
+    await bringUp(prepared);
+    return prepared;
+  });
+  let starting: Promise<void> | undefined;
+  return {
+    address: { host: socketDir, port: PORT, user: DATABASE_USER, database: 'postgres' },
+    ensureRunning: () => {
+      starting ??= locked(() => bringUp(server)).finally(() => {
+        starting = undefined;
+      });
+      return starting;
+    },
+    stop: () =>
+      locked(async () => {
+        const clients = await countClients(dataDir);
+        if (clients > 0) options.log.info({ clients }, 'leaving PostgreSQL to its other clients');
+        else await stopServer(dataDir, options.log);
+      }),
+  };
+}
+
+interface ServerFiles extends EmbeddedServerOptions {
+  readonly programs: PostgresPrograms;
+  readonly user: SystemUser | undefined;
+  readonly dataDir: string;
+  readonly socketDir: string;
+  readonly logFile: string;
+}
+
+/** Below the base folder, or, where that path is too long for a socket, in a short one named by it. */
+function socketDirFor(base: string): string {
+  const preferred = join(base, 'run');
+  if (preferred.length <= MAX_SOCKET_DIR_LENGTH) return preferred;
+  const name = `wrenn-postgres-${shortHash(base)}`;
+  return process.getuid?.() === 0 ? `/run/${name}` : join(tmpdir(), name);
+}
+
+function shortHash(text: string): string {
+  return createHash('sha256').update(text).digest('hex').slice(0, 16);
+}
+
+async function bringUp(server: ServerFiles): Promise<void> {
+  const { dataDir, log } = server;
+  const running = await findPostmaster(dataDir);
+  if (running && running.socketDir === server.socketDir) {
+    log.info({ pid: running.pid }, 'taking over the running PostgreSQL');
+    await waitUntilReady(dataDir);
+    return;
+  }
+  if (running) await stopServer(dataDir, log);
+  await clearStale(server);
+  await launch(server);
+}
+
+/**
+ * A killed server leaves the files behind that say it runs. PostgreSQL copes with that unless another process or a
+ * zombie has its pid, and looks at shared memory for children of the old server; here both are looked at.
+ */
+async function clearStale({ dataDir, socketDir }: ServerFiles): Promise<void> {
+  const deadline = performance.now() + STOP_TIMEOUT_MS;
+  while ((await findServerProcesses(dataDir)).length > 0) {
+    if (performance.now() > deadline) throw new Error(`Processes of an earlier PostgreSQL still work in ${dataDir}.`);
+    await delay(50);
+  }
+  await rm(join(dataDir, 'postmaster.pid'), { force: true });
+  const sockets = (await readdir(socketDir)).filter((name) => name.startsWith('.s.PGSQL.'));
+  await Promise.all(sockets.map((name) => rm(join(socketDir, name), { force: true })));
+}
+
+async function launch(server: ServerFiles): Promise<void> {
+  const { programs, user, dataDir, logFile, log } = server;
+  const settings = {
+    listen_addresses: '',
+    port: PORT,
+    unix_socket_directories: server.socketDir,
+    unix_socket_permissions: '0700',
+    max_connections: 60,
+    shared_buffers: '32MB',
+    jit: 'off',
+    log_checkpoints: 'off',
+    ...(server.durable === false ? { fsync: 'off', synchronous_commit: 'off', full_page_writes: 'off' } : {}),
+  };
+  const output = openSync(logFile, 'a', 0o640);
+  const child = spawn(
+    programs.postgres,
+    ['-D', dataDir, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])],
+    {
+      ...user,
+      cwd: '/',
+      env: { LC_ALL: 'C', PATH: '/usr/bin:/bin' },
+      detached: true,
+      stdio: ['ignore', output, output],
+    },
+  );
+  closeSync(output);
+  const ended = new Promise<never>((_, reject) => {
+    child.once('error', (cause) => reject(new Error('PostgreSQL could not be started.', { cause })));
+    child.once('exit', (code, signal) => {
+      log.info({ code, signal }, 'PostgreSQL ended');
+      reject(new Error(`PostgreSQL ended with ${signal ?? `status ${code}`}; ${logFile} says why.`));
+    });
+  });
+  // It may well end long after the race below was won.
+  ended.catch(() => undefined);
+  child.unref();
+  await Promise.race([waitUntilReady(dataDir), ended]);
+  log.info({ pid: child.pid, version: programs.version }, 'PostgreSQL is ready');
+}
+
+/** The server writes "ready" into its pid file; told by the file system, with a slow second look in case it is not. */
+async function waitUntilReady(dataDir: string): Promise<void> {
+  await waitInDir(dataDir, READY_TIMEOUT_MS, 'PostgreSQL did not get ready', async () => {
+    return (await findPostmaster(dataDir))?.ready === true;
+  });
+}
+
+async function stopServer(dataDir: string, log: Logger): Promise<void> {
+  const gone = async () => (await findPostmaster(dataDir)) === undefined;
+  for (const signal of ['SIGINT', 'SIGQUIT'] as const) {
+    const postmaster = await findPostmaster(dataDir);
+    if (!postmaster) return;
+    // SIGINT rolls back what is open and writes a checkpoint; SIGQUIT leaves that to the next start.
+    process.kill(postmaster.pid, signal);
+    try {
+      await waitInDir(dataDir, STOP_TIMEOUT_MS, `PostgreSQL did not end on ${signal}`, gone);
+      return;
+    } catch (error) {
+      log.warn({ err: error }, 'stopping PostgreSQL');
+    }
+  }
+  throw new Error('PostgreSQL did not end.');
+}
+
+async function waitInDir(
+  dir: string,
+  timeoutMs: number,
+  failure: string,
+  holds: () => Promise<boolean>,
+): Promise<void> {
+  const watcher = watch(dir);
+  const deadline = performance.now() + timeoutMs;
+  try {
+    while (!(await holds())) {
+      if (performance.now() > deadline) throw new Error(`${failure} within ${timeoutMs} ms.`);
+      const changed = new AbortController();
+      const onChange = () => changed.abort();
+      watcher.once('change', onChange);
+      await delay(100, undefined, { signal: changed.signal }).catch(() => undefined);
+      watcher.off('change', onChange);
+    }
+  } finally {
+    watcher.close();
+  }
+}
