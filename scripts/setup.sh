@@ -92,7 +92,11 @@ install_npm_packages() {
   [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$sum" ] && return 0
   command -v npm >/dev/null || fail 'npm is missing. Install Node.js with npm (Debian: apt-get install npm) and try again.'
   if ! node_modules_is_current; then
-    step 'installing npm packages' npm ci --no-progress || fail 'npm ci failed; its last lines are above.'
+    # Where a registry has no packages for other platforms, a lock file that was written there lacks them, and `npm ci`
+    # refuses it; `npm install` takes the same versions from it.
+    step 'installing npm packages' npm ci --no-progress 2>/dev/null ||
+      step 'installing npm packages, as the lock file allows' npm install --no-save --no-progress ||
+      fail 'npm could not install the packages; its last lines are above.'
   fi
   [ -x node_modules/.bin/node ] || fail "npm installed no Node.js for $(uname -m); Wrenn runs on x86_64 and aarch64."
   printf '%s\n' "$sum" >"$stamp"
