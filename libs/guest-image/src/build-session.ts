@@ -79,11 +79,7 @@ export async function withBuildSession<Result>(
         return archive;
       },
       workDir: folder.path,
-      bundleEnvd:
-        options.bundleEnvd ??
-        (() => {
-          throw new Error('no envd yet');
-        }),
+      bundleEnvd: options.bundleEnvd ?? bundleOwnEnvd,
     });
   });
 }
@@ -121,3 +117,9 @@ async function preparedKernel(
   const archive = await session.archive();
   return { kernel: await buildKernel({ wrennDir, archive, busybox: runtime.busybox, signal }), cached: false };
 }
+
+/** Loaded at need: bundling takes a compiler that running images does not. */
+const bundleOwnEnvd: BundleEnvd = async (outDir) => {
+  const { bundleEnvd } = await import('@wrenn/envd/build/bundle');
+  return bundleEnvd(outDir);
+};

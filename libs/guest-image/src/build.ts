@@ -10,7 +10,7 @@ import {
 } from './build-session.ts';
 import { type GuestImage, type GuestKernel, newestKernel, readImage } from './catalog.ts';
 import { DEFAULT_ROOTFS_SIZE_MB } from './ext4.ts';
-import { agentInputs, imageFromRoot, unpackRoot } from './image-from-root.ts';
+import { imageFromRoot, imageInputs, unpackRoot } from './image-from-root.ts';
 import { hashOf } from './inputs.ts';
 import { minimalBase, minimalBaseInputs } from './minimal-base.ts';
 import { installNodeCommands, NPM_VERSION, npmTarball } from './npm-package.ts';
@@ -41,12 +41,8 @@ export async function ensureGuestImages(options: BuildOptions): Promise<GuestIma
 async function ensureMinimal(session: BuildSession, guest: PreparedGuest): Promise<void> {
   const { wrennDir, onProgress, signal } = session;
   const sizeMb = DEFAULT_ROOTFS_SIZE_MB;
-  const inputs = hashOf({
-    base: await minimalBaseInputs(session.codename),
-    npm: NPM_VERSION,
-    agent: await agentInputs(guest),
-    sizeMb,
-  });
+  const source = hashOf({ base: await minimalBaseInputs(session.codename), npm: NPM_VERSION, sizeMb });
+  const inputs = await imageInputs(source, guest);
   const current = await imageIfThere(wrennDir, 'minimal');
   if (current?.manifest.inputs === inputs && !session.refresh) {
     onProgress({ step: 'image minimal', state: 'cached', detail: current.manifest.sha256.slice(0, 12), elapsedMs: 0 });
@@ -58,16 +54,17 @@ async function ensureMinimal(session: BuildSession, guest: PreparedGuest): Promi
     note('unpacking');
     await unpackRoot(base.tarball, rootDir, signal);
     await installNodeCommands(rootDir, await npmTarball(wrennDir, signal), signal);
-    const defaults = { defaultUser: 'user', defaultWorkdir: '/home/user' };
-    return imageFromRoot(session, { guest, rootDir, name: 'minimal', inputs, sizeMb, ...defaults, note });
+    const defaults = { defaultUser: 'user', defaultWorkdir: '/home/user', defaultEnvs: {} };
+    return imageFromRoot(session, { guest, rootDir, name: 'minimal', source, sizeMb, defaults, note });
   });
 }
 
+/** Undefined also for an image of another version of Wrenn, which is made anew. */
 async function imageIfThere(wrennDir: WrennDir, name: string): Promise<GuestImage | undefined> {
   try {
     return await readImage(wrennDir, name);
   } catch (error) {
-    if (error instanceof WrennError && error.code === 'template_not_found') return undefined;
+    if (error instanceof WrennError) return undefined;
     throw error;
   }
 }

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import type { WrennDir } from '@wrenn/config/wrenn-dir';
 import { WrennError } from '@wrenn/protocol/errors';
 import semver from 'semver';
+import { z } from 'zod';
 import { type ImageManifest, imageManifest, type KernelManifest, kernelManifest } from './manifest.ts';
 
 /** A kernel and the initramfs that belongs to it. */
@@ -58,7 +59,10 @@ export async function newestKernel(wrennDir: WrennDir): Promise<GuestKernel | un
   return (await listKernels(wrennDir))[0];
 }
 
-/** @throws WrennError template_not_found, or invalid_request for what cannot be a name. */
+/**
+ * @throws WrennError template_not_found; invalid_request for what cannot be a name; image_build_failed for an image
+ * whose manifest this version of Wrenn cannot read.
+ */
 export async function readImage(wrennDir: WrennDir, name: string): Promise<GuestImage> {
   checkImageName(name);
   try {
@@ -67,17 +71,31 @@ export async function readImage(wrennDir: WrennDir, name: string): Promise<Guest
     return { name, rootfsPath: join(folder, 'rootfs.ext4'), manifest };
   } catch (error) {
     if (isNotFound(error)) throw new WrennError('template_not_found', { name }, { cause: error });
-    throw error;
+    if (!(error instanceof z.ZodError || error instanceof SyntaxError)) throw error;
+    const problem = `the manifest of ${name} is damaged or of another version`;
+    throw new WrennError('image_build_failed', { step: 'catalogue', problem }, { cause: error });
   }
 }
 
-/** All images, by name. */
-export async function listImages(wrennDir: WrennDir): Promise<GuestImage[]> {
+/** All images that can be used, by name. `onUnreadable` hears of the others. */
+export async function listImages(
+  wrennDir: WrennDir,
+  onUnreadable: (name: string, error: WrennError) => void = () => {},
+): Promise<GuestImage[]> {
   const names = (await entries(wrennDir.images))
     .filter((entry) => entry.isSymbolicLink() && IMAGE_NAME.test(entry.name))
     .map((entry) => entry.name)
     .sort();
-  return Promise.all(names.map((name) => readImage(wrennDir, name)));
+  const images: GuestImage[] = [];
+  for (const name of names) {
+    try {
+      images.push(await readImage(wrennDir, name));
+    } catch (error) {
+      if (!(error instanceof WrennError)) throw error;
+      onUnreadable(name, error);
+    }
+  }
+  return images;
 }
 
 async function entries(folder: string): Promise<Dirent[]> {

@@ -20,6 +20,7 @@ const TOOL_PACKAGES: Readonly<Record<string, string>> = {
   lz4: 'lz4',
   mke2fs: 'e2fsprogs',
   mmdebstrap: 'mmdebstrap',
+  'qemu-img': 'qemu-utils',
   setpriv: 'util-linux',
   xz: 'xz-utils',
   zstd: 'zstd',

@@ -6,7 +6,7 @@ import { GUEST_FOLDER, hashFolder, hashGuestFiles, hashOf } from './inputs.ts';
 const PROGRAMS = ['wrenn-init', 'envd', 'modprobe'];
 const SETTINGS = ['chrony.conf'];
 
-/** Bundles envd into a folder: `envd.cjs` and `native/`. */
+/** Bundles envd into a folder: `main.mjs` and what it needs beside it. */
 export type BundleEnvd = (outDir: string) => Promise<{ version: string }>;
 
 /** All that makes up /opt/wrenn of a guest. */

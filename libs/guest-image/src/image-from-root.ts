@@ -10,22 +10,25 @@ import { hashOf } from './inputs.ts';
 import { installedPackages } from './installed-packages.ts';
 import type { ImageManifest } from './manifest.ts';
 
+/** What commands in a capsule run as when nobody says otherwise. */
+export type ImageDefaults = Pick<ImageManifest, 'defaultUser' | 'defaultWorkdir' | 'defaultEnvs'>;
+
 interface RootToImage {
   readonly guest: PreparedGuest;
   /** The root file system as a folder, without the guest agent. */
   readonly rootDir: string;
   readonly name: string;
   readonly sizeMb: number;
-  /** Hash of all that the image is made from, agent included. */
-  readonly inputs: string;
-  readonly defaultUser: string;
-  readonly defaultWorkdir: string;
+  /** Hash of all that the image is made from apart from the guest agent. */
+  readonly source: string;
+  readonly defaults: ImageDefaults;
   readonly note: (detail: string) => void;
 }
 
-/** Hash of the guest's side of an image's inputs: agent, envd, kernel modules, Node.js. */
-export async function agentInputs({ kernel, agent }: PreparedGuest): Promise<string> {
+/** The inputs key of an image: where it comes from, and agent, envd, kernel modules and Node.js of the guest. */
+export async function imageInputs(source: string, { kernel, agent }: PreparedGuest): Promise<string> {
   return hashOf({
+    source,
     files: await agentFilesHash(),
     envd: agent.envd.hash,
     node: agent.runtime.nodeVersion,
@@ -40,12 +43,13 @@ export async function imageFromRoot(
   source: RootToImage,
 ): Promise<{ manifest: ImageManifest; detail: string }> {
   const { guest, rootDir, sizeMb, note } = source;
+  note('adding the guest agent');
   await installGuestAgent(rootDir, guest.agent);
   const folder = join(session.workDir, `image-${source.name}`);
   await mkdir(folder);
   const imagePath = join(folder, 'rootfs.ext4');
   note('writing ext4');
-  await makeExt4({ rootDir, imagePath, sizeMb, seed: source.inputs, signal: session.signal });
+  await makeExt4({ rootDir, imagePath, sizeMb, seed: source.source, signal: session.signal });
   const used = await allocatedBytes(imagePath);
   note('checksum');
   const manifest = await publishImage({
@@ -55,18 +59,24 @@ export async function imageFromRoot(
     signal: session.signal,
     description: {
       name: source.name,
-      arch: hostArchitecture().debian,
       packages: await installedPackages(rootDir),
-      envdVersion: guest.agent.envd.version,
-      nodeVersion: guest.agent.runtime.nodeVersion,
-      kernelVersion: guest.kernel.version,
-      defaultUser: source.defaultUser,
-      defaultWorkdir: source.defaultWorkdir,
-      defaultEnvs: {},
-      inputs: source.inputs,
+      ...source.defaults,
+      ...(await guestDescription(source.source, guest)),
     },
   });
   return { manifest, detail: `${manifest.sha256.slice(0, 12)}, ${Math.round(used / MIB)} MiB on disk` };
+}
+
+/** The part of a manifest that the guest agent decides. */
+export async function guestDescription(source: string, guest: PreparedGuest) {
+  return {
+    arch: hostArchitecture().debian,
+    envdVersion: guest.agent.envd.version,
+    nodeVersion: guest.agent.runtime.nodeVersion,
+    kernelVersion: guest.kernel.version,
+    source,
+    inputs: await imageInputs(source, guest),
+  };
 }
 
 /** Unpacks a tarball (plain, gzip, xz or zstd) with owners, modes, links and extended attributes. */

@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import type { WrennDir } from '@wrenn/config/wrenn-dir';
 import { checkImageName } from './catalog.ts';
 import { flush, flushTree, place, removePartials, swapLink } from './durable-files.ts';
-import { hashFile } from './inputs.ts';
 import type { ImageManifest } from './manifest.ts';
+import { hashSparseFile } from './sparse-hash.ts';
 
 /** What an image says of itself, apart from what the file itself tells. */
 export type ImageDescription = Omit<ImageManifest, 'sha256' | 'sizeBytes' | 'format' | 'createdAt'>;
@@ -27,7 +27,7 @@ export async function publishImage(options: PublishOptions): Promise<ImageManife
   const { wrennDir, folder, description } = options;
   checkImageName(description.name);
   const rootfs = join(folder, 'rootfs.ext4');
-  const sha256 = await hashFile(rootfs, options.signal);
+  const sha256 = await hashSparseFile(rootfs, options.signal);
   const manifest: ImageManifest = {
     ...description,
     sha256,

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { open, readdir, readFile, readlink } from 'node:fs/promises';
+import { readdir, readFile, readlink } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -9,24 +9,6 @@ export const GUEST_FOLDER = fileURLToPath(new URL('../guest/', import.meta.url))
 /** Hex SHA-256 of a value as JSON. Keys are taken in their order. */
 export function hashOf(value: unknown): string {
   return createHash('sha256').update(JSON.stringify(value)).digest('hex');
-}
-
-/** Hex SHA-256 of a file's bytes; holes count as zeros. */
-export async function hashFile(path: string, signal: AbortSignal): Promise<string> {
-  const hash = createHash('sha256');
-  // One buffer for the whole file: a stream's new buffer for every chunk costs more than the hash itself.
-  const buffer = Buffer.allocUnsafeSlow(1024 * 1024);
-  const file = await open(path);
-  try {
-    for (;;) {
-      signal.throwIfAborted();
-      const { bytesRead } = await file.read(buffer, 0, buffer.length);
-      if (bytesRead === 0) return hash.digest('hex');
-      hash.update(buffer.subarray(0, bytesRead));
-    }
-  } finally {
-    await file.close();
-  }
 }
 
 /** Hex SHA-256 of a folder's files: their paths, contents and link targets; not their times. */

@@ -1,14 +1,13 @@
-import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { readForeignFile } from './foreign-root.ts';
 
 /**
  * The packages that a root file system's own package manager (dpkg or apk) has installed, name → version. Empty when
  * it has neither.
  */
 export async function installedPackages(rootDir: string): Promise<Record<string, string>> {
-  const dpkg = await readIfThere(join(rootDir, 'var/lib/dpkg/status'));
+  const dpkg = await readForeignFile(rootDir, 'var/lib/dpkg/status');
   if (dpkg !== undefined) return parseDpkg(dpkg);
-  const apk = await readIfThere(join(rootDir, 'lib/apk/db/installed'));
+  const apk = await readForeignFile(rootDir, 'lib/apk/db/installed');
   return apk === undefined ? {} : parseApk(apk);
 }
 
@@ -33,12 +32,4 @@ function collect(text: string, read: (record: string) => (string | undefined)[])
 function field(record: string, key: string): string | undefined {
   const line = record.split('\n').find((candidate) => candidate.startsWith(key));
   return line?.slice(key.length).trim();
-}
-
-async function readIfThere(path: string): Promise<string | undefined> {
-  return readFile(path, 'utf8').catch((error: unknown) => {
-    if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ENOTDIR'))
-      return undefined;
-    throw error;
-  });
 }

@@ -20,7 +20,9 @@ export const imageManifest = z.object({
   defaultUser: z.string(),
   defaultWorkdir: z.string(),
   defaultEnvs: z.record(z.string(), z.string()),
-  /** Hash of everything that the image was built from; equal inputs are not built again. */
+  /** Hash of what the image was made from apart from the guest agent. */
+  source: sha256,
+  /** Hash of everything that the image was made from; equal inputs are not built again. */
   inputs: sha256,
   /** RFC 3339. */
   createdAt: z.iso.datetime(),
