@@ -94,8 +94,8 @@ install_npm_packages() {
   if ! node_modules_is_current; then
     # Where a registry has no packages for other platforms, a lock file that was written there lacks them, and `npm ci`
     # refuses it; `npm install` takes the same versions from it.
-    step 'installing npm packages' npm ci --no-progress 2>/dev/null ||
-      step 'installing npm packages, as the lock file allows' npm install --no-save --no-progress ||
+    step 'installing npm packages' npm ci --no-progress --loglevel=error 2>/dev/null ||
+      step 'installing npm packages, as the lock file allows' npm install --no-save --no-progress --loglevel=error ||
       fail 'npm could not install the packages; its last lines are above.'
   fi
   [ -x node_modules/.bin/node ] || fail "npm installed no Node.js for $(uname -m); Wrenn runs on x86_64 and aarch64."

@@ -1,6 +1,7 @@
 import { type ApiClient, createApiClient } from './api/client.ts';
 import { readConnection } from './connection.ts';
 import type { Interrupts } from './interrupts.ts';
+import { clearProgress } from './terminal/progress.ts';
 
 /** What every command gets. */
 export interface Cli {
@@ -19,10 +20,12 @@ export function createCli(interrupts: Interrupts): Cli {
 
 /** Prints a line for the person or program that reads the result. */
 export function print(line: string): void {
+  clearProgress();
   process.stdout.write(`${line}\n`);
 }
 
 /** Prints a remark for a person, beside the result. */
 export function note(line: string): void {
+  clearProgress();
   process.stderr.write(`${line}\n`);
 }

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { startProgress, transferDetail } from './progress.ts';
+import { clearProgress, startProgress, transferDetail } from './progress.ts';
 
 function recorder(isTTY: boolean) {
   const written: string[] = [];
@@ -26,6 +26,21 @@ describe('startProgress', () => {
     progress[Symbol.dispose]();
     expect(written.at(-2)).toBe(`\r\u001b[Kcreating … 1.4 s  ${'x'.repeat(20)}…`);
     expect(written.at(-1)).toBe('\r\u001b[K');
+  });
+
+  it('shows the newest of several, and makes room for a line between', () => {
+    const { written, stream } = recorder(true);
+    using _older = startProgress('older', stream);
+    {
+      using _newer = startProgress('newer', stream);
+      vi.advanceTimersByTime(1000);
+      expect(written).toEqual(['\r\u001b[Knewer … 1.0 s']);
+      clearProgress();
+      expect(written.at(-1)).toBe('\r\u001b[K');
+      written.length = 0;
+    }
+    vi.advanceTimersByTime(200);
+    expect(written).toEqual(['\r\u001b[Kolder … 1.2 s']);
   });
 
   it('prints few whole lines where there is no terminal', () => {

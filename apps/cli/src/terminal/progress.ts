@@ -20,6 +20,14 @@ const REDRAW_MS = 200;
 const LINE_EVERY_MS = 15_000;
 const CLEAR_LINE = '\r\u001b[K';
 
+/** What is under way, oldest first. A terminal shows only the newest: there is one line for it. */
+const underWay: { readonly drawn: () => boolean; readonly clear: () => void }[] = [];
+
+/** Makes room for a whole line: what is drawn goes, and comes back with the next redraw. */
+export function clearProgress(): void {
+  for (const progress of underWay) if (progress.drawn()) progress.clear();
+}
+
 /** Begins to show `title`, from one second on: one changing line on a terminal, whole lines elsewhere. */
 export function startProgress(title: string, stream: ProgressStream = process.stderr): Progress {
   const started = performance.now();
@@ -27,9 +35,18 @@ export function startProgress(title: string, stream: ProgressStream = process.st
   let drawn = false;
   let lastLineAt = Number.NEGATIVE_INFINITY;
   const text = () => `${title} … ${formatDuration(performance.now() - started)}${detail && `  ${detail}`}`;
+  const entry = {
+    drawn: () => drawn,
+    clear: () => {
+      stream.write(CLEAR_LINE);
+      drawn = false;
+    },
+  };
+  underWay.push(entry);
   const timer = setInterval(() => {
     if (performance.now() - started < QUIET_MS) return;
     if (stream.isTTY) {
+      if (underWay.at(-1) !== entry) return;
       stream.write(`${CLEAR_LINE}${truncate(text(), (stream.columns ?? 80) - 1)}`);
       drawn = true;
     } else if (performance.now() - lastLineAt >= LINE_EVERY_MS) {
@@ -44,7 +61,8 @@ export function startProgress(title: string, stream: ProgressStream = process.st
     },
     [Symbol.dispose]() {
       clearInterval(timer);
-      if (drawn) stream.write(CLEAR_LINE);
+      if (underWay.includes(entry)) underWay.splice(underWay.indexOf(entry), 1);
+      if (drawn) entry.clear();
     },
   };
 }
