@@ -47,6 +47,7 @@ export class BoundedLog {
     this.#timer = setTimeout(() => {
       trimLog(this.#path, this.#limitBytes).then(
         () => this.#arm(),
+        // The file is gone, and with it what could grow.
         () => this.close(),
       );
     }, LOOK_INTERVAL_MS);
@@ -60,8 +61,8 @@ export async function trimLog(path: string, limitBytes: number): Promise<void> {
   const { size } = await file.stat();
   if (size <= limitBytes) return;
   const kept = await readTail(file, size, limitBytes >> 1);
-  await file.truncate(0);
   await file.write(kept, 0, kept.length, 0);
+  await file.truncate(kept.length);
 }
 
 /** The last bytes of a log as text; empty where there is no such file. */

@@ -17,6 +17,12 @@ export interface VmShape {
   readonly memoryMb: number;
 }
 
+/** One file of a disk. */
+export interface DiskLayer {
+  readonly path: string;
+  readonly format: 'raw' | 'qcow2';
+}
+
 /** What a VM is made of. All paths are absolute. */
 export interface VmSpec {
   readonly id: string;
@@ -24,7 +30,13 @@ export interface VmSpec {
   /** ELF kernel. */
   readonly kernelPath: string;
   readonly initramfsPath: string;
-  readonly disk: { readonly path: string; readonly format: 'raw' | 'qcow2' };
+  readonly disk: DiskLayer & {
+    /**
+     * The read-only layers below a qcow2 overlay, nearest first, down to the base. Without this the names in the files
+     * are believed, which an overlay that a guest's hypervisor has written to should not be.
+     */
+    readonly backing?: readonly DiskLayer[];
+  };
   readonly network: {
     /** Network namespace to run in, e.g. `/run/netns/wrenn-ns-7`. */
     readonly namespacePath: string;

@@ -53,6 +53,6 @@ async function runProbe(qemuPath: string, accelerator: 'kvm' | 'tcg', romPath: s
     const { code, killed, stderr } = error as { code?: unknown; killed?: boolean; stderr?: string };
     if (code === SUCCESS_STATUS) return undefined;
     if (killed) return `a guest of a few instructions did not end within ${PROBE_TIMEOUT_MS} ms`;
-    return `QEMU could not run a guest: ${stderr?.trim().split('\n').at(-1) ?? String(error)}`;
+    return `QEMU could not run a guest: ${stderr?.trim().split('\n').at(-1) || String(error)}`;
   }
 }

@@ -4,6 +4,7 @@ import { chmod, chown, mkdir, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Duplex } from 'node:stream';
 import type { MemorySnapshot, VmSpec } from '../hypervisor.ts';
+import { checkQcow2Header } from '../qcow2-header.ts';
 import { killProcess, type ProcessKey, processKey } from '../vm-process.ts';
 import { type QemuProgram, qemuArguments } from './machine.ts';
 
@@ -62,6 +63,9 @@ export async function launchQemu(program: QemuProgram, spec: VmSpec, snapshot?: 
     throw new Error(
       `The path of the VM's socket is too long for Linux; use a shorter WRENN_DIR: ${files.controlSocket}`,
     );
+  }
+  for (const layer of [spec.disk, ...(spec.disk.backing ?? [])]) {
+    if (layer.format === 'qcow2') await checkQcow2Header(layer.path);
   }
   await prepareRunDir(spec);
   await using log = await openLog(files.log);

@@ -1,4 +1,4 @@
-import type { HypervisorIdentity, VmSpec } from '../hypervisor.ts';
+import type { DiskLayer, HypervisorIdentity, VmSpec } from '../hypervisor.ts';
 
 export type Architecture = 'x86_64' | 'aarch64';
 export type Accelerator = 'kvm' | 'tcg';
@@ -98,7 +98,7 @@ export function qemuArguments(program: QemuProgram, spec: VmSpec, start: VmStart
     ...['-smp', String(spec.shape.vcpus), '-m', `${spec.shape.memoryMb}M`],
     ...[...machine.globals, 'migration.send-configuration=off'].flatMap((setting) => ['-global', setting]),
     ...['-object', JSON.stringify(memoryBackend(spec, start, identity.version))],
-    ...diskNodes(spec).flatMap((node) => ['-blockdev', JSON.stringify(node)]),
+    ...['-blockdev', JSON.stringify(diskNode(spec))],
     ...device({ driver: 'virtio-blk', drive: 'disk' }),
     ...[
       '-netdev',
@@ -145,22 +145,31 @@ function memoryBackend(spec: VmSpec, start: VmStart, version: string) {
   };
 }
 
-/** The disk's layers, lowest first; the top one is the node "disk". */
-function diskNodes(spec: VmSpec): object[] {
-  const { path, format } = spec.disk;
-  return [
-    {
-      driver: 'file',
-      'node-name': 'disk-file',
-      filename: path,
-      discard: 'unmap',
-      aio: 'threads',
-      // The guest's flushes need not reach stable storage: after a host's crash the VM's memory is gone too, and
-      // what survives is its last snapshot, which is fsynced as a whole.
-      cache: { 'no-flush': true },
-    },
-    { driver: format, 'node-name': 'disk', file: 'disk-file', discard: 'unmap', 'detect-zeroes': 'unmap' },
-  ];
+/** The node "disk" and those below it. */
+function diskNode({ disk }: VmSpec): object {
+  const file = {
+    driver: 'file',
+    filename: disk.path,
+    discard: 'unmap',
+    aio: 'threads',
+    // The guest's flushes need not reach stable storage: after a host's crash the VM's memory is gone too, and what
+    // survives is its last snapshot, which is fsynced as a whole.
+    cache: { 'no-flush': true },
+  };
+  const settings = { 'node-name': 'disk', discard: 'unmap', 'detect-zeroes': 'unmap' };
+  const backing = disk.backing === undefined ? {} : { backing: backingNode(disk.backing) };
+  return { driver: disk.format, file, ...settings, ...(disk.format === 'qcow2' ? backing : {}) };
+}
+
+function backingNode([layer, ...below]: readonly DiskLayer[]): object | null {
+  if (layer === undefined) return null;
+  const readOnly = { 'read-only': true };
+  return {
+    driver: layer.format,
+    file: { driver: 'file', filename: layer.path, ...readOnly },
+    ...readOnly,
+    ...(layer.format === 'qcow2' ? { backing: backingNode(below) } : {}),
+  };
 }
 
 /** A device on virtio-mmio, which is what the end "-device" of its name says. */

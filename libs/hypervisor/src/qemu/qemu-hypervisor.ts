@@ -49,10 +49,12 @@ async function start(
     launched?.control.destroy();
     if (launched) await killProcess(launched.key);
     signal.throwIfAborted();
+    if (!launched) throw new WrennError('vm_start_failed', { problem: 'its files are not usable' }, { cause });
+    const said = await lastLogLine(vmFiles(spec.runDir).log);
     throw new WrennError(
       'vm_start_failed',
       { problem: 'the hypervisor ended before the VM ran' },
-      { cause: new Error(await lastLogLine(vmFiles(spec.runDir).log), { cause }) },
+      { cause: new Error(`QEMU said: ${said || 'nothing'}`, { cause }) },
     );
   }
 }

@@ -100,6 +100,7 @@ export class QemuVm implements RunningVm {
         .catch(() => false);
       if (!asked || !(await waitUntilGone(this.process, QUIT_TIMEOUT_MS))) await killProcess(this.process);
     }
+    if (this.#child) await untilReaped(this.#child);
     if (!this.#released) await this.exited;
   }
 
@@ -149,6 +150,7 @@ export class QemuVm implements RunningVm {
       await this.#reconnect();
     }
     for (const log of this.#logs) log.close();
+    if (this.#child) await untilReaped(this.#child);
     return this.#describeExit();
   }
 
@@ -176,7 +178,7 @@ export class QemuVm implements RunningVm {
     if (shutdown) return { reason: 'killed', detail: `QEMU was told to end (${shutdown.reason}).` };
     return {
       reason: 'crashed',
-      detail: `QEMU ${await exitStatus(this.#child)}. ${await lastLogLine(files.log)}`.trim(),
+      detail: `QEMU ${exitStatus(this.#child)}. ${await lastLogLine(files.log)}`.trim(),
     };
   }
 }
@@ -186,9 +188,13 @@ const GUEST_EXITS: Readonly<Record<string, string>> = {
   'guest-reset': 'The guest restarted itself.',
 };
 
-async function exitStatus(child: ChildProcess | undefined): Promise<string> {
-  if (!child) return 'ended';
+/** A process that has ended is still there for its parent until that has asked for its status, as Node does by itself. */
+async function untilReaped(child: ChildProcess): Promise<void> {
   if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
+}
+
+function exitStatus(child: ChildProcess | undefined): string {
+  if (!child) return 'ended';
   return child.signalCode ? `was ended by ${child.signalCode}` : `ended with status ${child.exitCode}`;
 }
 
