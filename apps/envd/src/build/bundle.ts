@@ -1,7 +1,7 @@
-import { build } from 'esbuild';
 import { existsSync } from 'node:fs';
 import { chmod, copyFile, mkdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import { build } from 'esbuild';
 import { type NativeName, nativeCandidates } from '../native/load-native.ts';
 import { ENVD_VERSION } from '../version.ts';
 
@@ -25,7 +25,9 @@ export async function bundleEnvd(outDir: string): Promise<{ version: string }> {
     keepNames: true,
     legalComments: 'eof',
     // CommonJS inside the bundle still asks for Node's modules by require.
-    banner: { js: "import { createRequire as __createRequire } from 'node:module';const require = __createRequire(import.meta.url);" },
+    banner: {
+      js: "import { createRequire as __createRequire } from 'node:module';const require = __createRequire(import.meta.url);",
+    },
     logLevel: 'warning',
   });
   for (const name of NATIVES) {
