@@ -37,6 +37,8 @@ export interface ControlPlaneOptions extends Settings {
   readonly durable?: boolean;
   /** Only for tests: another time of grace for a silent host. */
   readonly hostSilenceMs?: number;
+  /** Only for tests: another time for open requests to end when the server stops. */
+  readonly drainMs?: number;
 }
 
 /** A control plane that serves. Disposing it ends open requests, then everything else, the embedded database last. */
@@ -96,7 +98,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   await runner.start();
 
   const app = await buildServer(log, database, [host], { db, capsules, guests, activity, hostOf });
-  started.defer(() => closeServer(app));
+  started.defer(() => closeServer(app, options.drainMs ?? DRAIN_MS));
   const port = await listen(app, options.listen.host, options.listen.port);
   const running = started.move();
   return { port, apiKeyFile: paths.apiKeyFile, [Symbol.asyncDispose]: () => running.disposeAsync() };
@@ -123,8 +125,8 @@ async function buildServer(log: Logger, database: Database, hosts: readonly Host
 }
 
 /** Lets open requests end for a while, then ends them. */
-async function closeServer(app: Server): Promise<void> {
-  const cutOff = setTimeout(() => app.server.closeAllConnections(), DRAIN_MS);
+async function closeServer(app: Server, drainMs: number): Promise<void> {
+  const cutOff = setTimeout(() => app.server.closeAllConnections(), drainMs);
   try {
     for (const socket of app.websocketServer.clients) socket.close(1001, 'the server is stopping');
     await app.close();

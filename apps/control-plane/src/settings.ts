@@ -15,8 +15,10 @@ export interface Settings {
 }
 
 const shape = {
+  // Not z.url(): "postgres://user@/name?host=/socket/folder" is PostgreSQL's own form and no URL of the web's.
   DATABASE_URL: z
-    .url({ protocol: /^postgres(ql)?$/, error: 'must be a URL such as postgres://user:password@host/name' })
+    .string()
+    .regex(/^postgres(ql)?:\/\//, 'must be a URL such as postgres://user:password@host/name')
     .optional(),
   WRENN_CP_LISTEN_ADDR: listenAddress.default({ host: undefined, port: 8000 }),
   CP_HOST_AGENT_ADDR: z

@@ -18,7 +18,11 @@ const PING_TIMEOUT_MS = 10_000;
 /** What one stream may have on its way before its reader took it; a transfer needs bandwidth times delay. */
 const STREAM_WINDOW_BYTES = 1024 * 1024;
 /** The same for all streams of a session together, so that a slow one does not hold the others. */
-const SESSION_WINDOW_BYTES = 16 * 1024 * 1024;
+const SESSION_WINDOW_BYTES = 64 * 1024 * 1024;
+/** Fewer, larger frames: most of the cost of bulk data is paid by the frame. */
+const MAX_FRAME_BYTES = 256 * 1024;
+/** Node's own limit, 10 MB, would refuse new streams while others wait for slow readers. */
+const SESSION_MEMORY_MB = 1024;
 
 /** What this control plane proves itself with, and whom it trusts. */
 export interface HostTrust {
@@ -81,7 +85,8 @@ export class HostSession implements AsyncDisposable {
       cert: certPem,
       key: keyPem,
       minVersion: 'TLSv1.3',
-      settings: { initialWindowSize: STREAM_WINDOW_BYTES, enablePush: false },
+      settings: { initialWindowSize: STREAM_WINDOW_BYTES, maxFrameSize: MAX_FRAME_BYTES, enablePush: false },
+      maxSessionMemory: SESSION_MEMORY_MB,
     });
     session.on('error', (err) => this.#log.debug({ err }, 'the connection to the host failed'));
     try {

@@ -1,6 +1,6 @@
 import { EventEmitter, once } from 'node:events';
 import type { Duplex } from 'node:stream';
-import { type Client, ConnectError, createClient } from '@connectrpc/connect';
+import { type Client, Code, ConnectError, createClient } from '@connectrpc/connect';
 import { createConnectTransport } from '@connectrpc/connect-node';
 import { fromConnectError } from '@wrenn/protocol/connect-errors';
 import { WrennError } from '@wrenn/protocol/errors';
@@ -17,6 +17,7 @@ const HELLO_TIMEOUT_MS = 10_000;
 const CREATE_TIMEOUT_MS = 600_000;
 const DESTROY_TIMEOUT_MS = 120_000;
 const CONSOLE_TIMEOUT_MS = 10_000;
+const CONNECTION_CODES: readonly Code[] = [Code.Canceled, Code.Unknown, Code.Aborted, Code.Internal, Code.Unavailable];
 
 /** What CreateVm needs to know. */
 export interface VmRequest {
@@ -114,13 +115,17 @@ export function openHost(id: string, address: string, trust: HostTrust, log: Log
   };
 }
 
-/** Runs a call and turns what it throws into an error of the catalogue. An abort stays what it is. */
+/** Runs a call and turns what it throws into an error of the catalogue. */
 async function call<T>(run: () => Promise<T>): Promise<T> {
   try {
     return await run();
   } catch (error) {
     if (!(error instanceof ConnectError)) throw error;
     if (error.cause instanceof WrennError) throw error.cause;
+    // The agent's own errors say what they are in a detail. One without it is of the connection.
+    if (error.details.length === 0 && CONNECTION_CODES.includes(error.code)) {
+      throw new WrennError('host_unavailable', {}, { cause: error });
+    }
     throw fromConnectError(error);
   }
 }

@@ -2,7 +2,7 @@ import fastifyMultipart from '@fastify/multipart';
 import fastifyWebsocket from '@fastify/websocket';
 import { WrennError } from '@wrenn/protocol/errors';
 import { newId } from '@wrenn/protocol/ids';
-import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest } from 'fastify';
+import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest, LogController } from 'fastify';
 import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod';
 import type { Logger } from 'pino';
 import type { Caller } from '../capsules/capsules.ts';
@@ -35,8 +35,8 @@ export async function createServer(log: Logger): Promise<Server> {
   const app = Fastify({
     loggerInstance: log as FastifyBaseLogger,
     genReqId: requestId,
-    requestIdLogLabel: 'requestId',
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
+    return503OnClosing: false,
     bodyLimit: BODY_LIMIT_BYTES,
     keepAliveTimeout: KEEP_ALIVE_MS,
     forceCloseConnections: 'idle',
@@ -51,8 +51,17 @@ export async function createServer(log: Logger): Promise<Server> {
   app.setNotFoundHandler(handleUnknownRoute);
   app.decorateRequest('caller', null as unknown as Caller);
   acceptEmptyJson(app);
+  let isClosing = false;
+  app.addHook('preClose', async () => {
+    isClosing = true;
+  });
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id);
+    if (isClosing) throw new WrennError('shutting_down');
+  });
+  app.addHook('onSend', async (_request, reply) => {
+    // Else the connection would be kept for requests that are refused.
+    if (isClosing) reply.header('connection', 'close');
   });
   app.addHook('onResponse', async (request, reply) => {
     request.log.info(

@@ -1,0 +1,179 @@
+import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { pino } from 'pino';
+import { WebSocket } from 'ws';
+import { type ControlPlane, type ControlPlaneOptions, startControlPlane } from '../control-plane.ts';
+import { LoopbackHost } from './loopback-host.ts';
+import { createTestDatabase } from './test-database.ts';
+
+/** Waits until a condition holds. */
+export async function until(
+  what: string,
+  condition: () => boolean | Promise<boolean>,
+  timeoutMs = 20_000,
+): Promise<void> {
+  const deadline = performance.now() + timeoutMs;
+  while (!(await condition())) {
+    if (performance.now() > deadline) throw new Error(`waited ${timeoutMs} ms in vain until ${what}`);
+    await delay(10);
+  }
+}
+
+/** A control plane with a host whose guests are envds on loopback addresses. */
+export class TestPlatform implements AsyncDisposable {
+  readonly host: LoopbackHost;
+  readonly databaseUrl: string;
+  apiKey = '';
+  readonly #options: ControlPlaneOptions;
+  readonly #stack: AsyncDisposableStack;
+  #controlPlane: ControlPlane | undefined;
+
+  private constructor(
+    host: LoopbackHost,
+    options: ControlPlaneOptions,
+    databaseUrl: string,
+    stack: AsyncDisposableStack,
+  ) {
+    this.host = host;
+    this.databaseUrl = databaseUrl;
+    this.#options = options;
+    this.#stack = stack;
+  }
+
+  static async start(): Promise<TestPlatform> {
+    await using stack = new AsyncDisposableStack();
+    const dir = await mkdtemp(join(tmpdir(), 'wrenn-cp-'));
+    stack.defer(() => rm(dir, { recursive: true, force: true }));
+    await chmod(dir, 0o711);
+    const database = stack.use(await createTestDatabase());
+    const host = stack.use(await LoopbackHost.start(dir));
+    const options: ControlPlaneOptions = {
+      databaseUrl: database.url,
+      wrennDir: dir,
+      listen: { host: '127.0.0.1', port: 0 },
+      hostAgentAddress: host.address,
+      logLevel: 'silent',
+      log: pino({ level: process.env.TEST_LOG_LEVEL ?? 'silent' }),
+      hostSilenceMs: 300,
+      drainMs: 100,
+    };
+    const platform = new TestPlatform(host, options, database.url, stack.move());
+    await platform.startControlPlane();
+    return platform;
+  }
+
+  async startControlPlane(): Promise<void> {
+    this.#controlPlane = await startControlPlane(this.#options);
+    this.apiKey = (await readFile(this.#controlPlane.apiKeyFile, 'utf8')).trim();
+    await until('the host is online', async () => (await fetch(`${this.baseUrl}/ready`)).ok);
+  }
+
+  async stopControlPlane(): Promise<void> {
+    await this.#controlPlane?.[Symbol.asyncDispose]();
+    this.#controlPlane = undefined;
+  }
+
+  get baseUrl(): string {
+    return `http://127.0.0.1:${this.#controlPlane?.port}`;
+  }
+
+  /** A request with the key. A plain object as body is sent as JSON. */
+  fetch(
+    path: string,
+    init: Omit<RequestInit, 'body'> & { json?: unknown; body?: RequestInit['body'] } = {},
+  ): Promise<Response> {
+    const { json, body, headers, ...rest } = init;
+    return fetch(`${this.baseUrl}${path}`, {
+      ...rest,
+      method: init.method ?? (json === undefined && body === undefined ? 'GET' : 'POST'),
+      headers: {
+        'x-api-key': this.apiKey,
+        ...(json === undefined ? {} : { 'content-type': 'application/json' }),
+        ...headers,
+      },
+      ...(json === undefined ? (body ? { body } : {}) : { body: JSON.stringify(json) }),
+    });
+  }
+
+  /** The same, with its JSON. */
+  async call(path: string, init?: Parameters<TestPlatform['fetch']>[1]): Promise<{ status: number; body: Json }> {
+    const answer = await this.fetch(path, init);
+    const text = await answer.text();
+    return { status: answer.status, body: text === '' ? undefined : JSON.parse(text) };
+  }
+
+  async createCapsule(json: object = {}): Promise<string> {
+    const { status, body } = await this.call('/v1/capsules', { json });
+    if (status !== 201) throw new Error(`create was answered with ${status}: ${JSON.stringify(body)}`);
+    return body.id;
+  }
+
+  /** A WebSocket with the key, open. */
+  async connect(path: string): Promise<TestSocket> {
+    const socket = new WebSocket(`${this.baseUrl.replace('http', 'ws')}${path}`, {
+      headers: { 'x-api-key': this.apiKey },
+    });
+    const opened = new TestSocket(socket);
+    await opened.opened;
+    return opened;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stopControlPlane();
+    await this.#stack.disposeAsync();
+  }
+}
+
+// Answers are of many shapes, and a test that reads a wrong one fails.
+// biome-ignore lint/suspicious/noExplicitAny: see above
+type Json = any;
+
+/** A WebSocket whose frames a test takes one after the other. */
+export class TestSocket {
+  readonly socket: WebSocket;
+  readonly opened: Promise<void>;
+  readonly #frames: Json[] = [];
+  readonly binary: Buffer[] = [];
+  closeCode: number | undefined;
+
+  constructor(socket: WebSocket) {
+    this.socket = socket;
+    this.opened = new Promise((resolve, reject) => {
+      socket.once('open', resolve);
+      socket.once('error', reject);
+    });
+    socket.on('message', (data, isBinary) => {
+      if (isBinary) this.binary.push(data as Buffer);
+      else this.#frames.push(JSON.parse(String(data)));
+    });
+    socket.on('close', (code) => {
+      this.closeCode = code;
+    });
+  }
+
+  send(frame: unknown): void {
+    this.socket.send(typeof frame === 'string' || Buffer.isBuffer(frame) ? frame : JSON.stringify(frame));
+  }
+
+  async next(): Promise<Json> {
+    await until('a frame comes', () => this.#frames.length > 0);
+    return this.#frames.shift();
+  }
+
+  /** Frames up to and with the first that the condition takes. */
+  async takeUntil(condition: (frame: Json) => boolean): Promise<Json[]> {
+    const taken: Json[] = [];
+    for (;;) {
+      const frame = await this.next();
+      taken.push(frame);
+      if (condition(frame)) return taken;
+    }
+  }
+
+  async closed(): Promise<number> {
+    await until('the socket is closed', () => this.closeCode !== undefined);
+    return this.closeCode ?? 0;
+  }
+}
