@@ -3,7 +3,8 @@ import {
   createSecureServer,
   type Http2SecureServer,
   type Http2ServerResponse,
-  type ServerHttp2Session,
+  type Http2Session,
+  type ServerHttp2Stream,
 } from 'node:http2';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -46,7 +47,7 @@ export interface AgentServerOptions {
 /** The agent's door: HTTP/2 over mutual TLS, open only to holders of a control-plane certificate. */
 export class AgentServer {
   readonly #server: Http2SecureServer;
-  readonly #sessions = new Set<ServerHttp2Session>();
+  readonly #sessions = new Set<Http2Session>();
   /** Verbs whose answer is not sent yet. */
   readonly #answering = new Set<Http2ServerResponse>();
   readonly #log: Logger;
@@ -58,6 +59,9 @@ export class AgentServer {
       requestCert: true,
       rejectUnauthorized: true,
       minVersion: 'TLSv1.3',
+      noDelay: true,
+      keepAlive: true,
+      keepAliveInitialDelay: TCP_KEEPALIVE_MS,
       settings: {
         initialWindowSize: STREAM_WINDOW_BYTES,
         maxFrameSize: MAX_FRAME_BYTES,
@@ -65,10 +69,11 @@ export class AgentServer {
       },
       maxSessionMemory: SESSION_MEMORY_MB,
     });
-    this.#server.on('session', (session) => this.#follow(session));
-    this.#server.on('secureConnection', (socket) => this.#admit(socket));
+    this.#server.on('session', (session) => this.#admit(session));
     this.#server.on('tlsClientError', (error) => log.info({ err: error }, 'a connection was refused'));
-    this.#server.on('connect', (request, response) => openTunnel(response.stream, request.authority, findGuest));
+    this.#server.on('connect', ({ authority }, { stream }) => {
+      if (this.#isAdmitted(stream)) openTunnel(stream, authority, findGuest);
+    });
     const serve = connectNodeAdapter({
       routes: (router) => router.service(HostService, service),
       interceptors: [errorInterceptor(log)],
@@ -77,6 +82,7 @@ export class AgentServer {
       grpcWeb: false,
     });
     this.#server.on('request', (request, response) => {
+      if (!this.#isAdmitted(response.stream)) return;
       this.#answering.add(response);
       response.once('close', () => this.#answering.delete(response));
       serve(request, response);
@@ -115,19 +121,20 @@ export class AgentServer {
     await closed;
   }
 
-  /** Before the first request of a connection is read. */
-  #admit(socket: TLSSocket): void {
-    const der = socket.getPeerCertificate().raw;
-    if (!der || readCertificate(Uint8Array.from(der)).role !== 'control-plane') {
-      this.#log.warn({ from: socket.remoteAddress }, 'a connection without a control-plane certificate was refused');
-      socket.destroy();
-      return;
-    }
-    socket.setKeepAlive(true, TCP_KEEPALIVE_MS);
-    socket.setNoDelay(true);
+  /** A session that is being refused may have sent its first requests already. */
+  #isAdmitted({ session }: ServerHttp2Stream): boolean {
+    return session !== undefined && this.#sessions.has(session);
   }
 
-  #follow(session: ServerHttp2Session): void {
+  #admit(session: Http2Session): void {
+    // A connection that broke meanwhile has no socket any more.
+    const socket = session.socket as TLSSocket | undefined;
+    const der = socket?.getPeerCertificate().raw;
+    if (!der || readCertificate(Uint8Array.from(der)).role !== 'control-plane') {
+      this.#log.warn('a connection without a control-plane certificate was refused');
+      session.destroy();
+      return;
+    }
     this.#sessions.add(session);
     session.once('close', () => this.#sessions.delete(session));
     session.on('error', (error) => this.#log.info({ err: error }, 'a connection broke'));

@@ -63,17 +63,29 @@ export function openTunnel(stream: ServerHttp2Stream, authority: string | undefi
     if (stream.headersSent) endStream(stream);
     else refuse(stream, guest.ended.aborted ? 503 : 502);
   });
+  stream.once('aborted', () => cutGuest(socket));
   stream.once('close', () => {
-    // A stream that ended in both directions leaves a socket that did the same.
-    if (stream.rstCode !== constants.NGHTTP2_NO_ERROR) socket.resetAndDestroy();
+    if (stream.rstCode !== constants.NGHTTP2_NO_ERROR) cutGuest(socket);
     else if (!socket.readableEnded || !socket.writableFinished) socket.destroySoon();
   });
 }
 
-/** `pipe` stops reading on one side while the other does not take more, and passes its end on. */
+/** `pipe` stops reading on one side while the other does not take more. */
 function join(socket: Socket, stream: ServerHttp2Stream): void {
   socket.pipe(stream);
-  stream.pipe(socket);
+  stream.pipe(socket, { end: false });
+  stream.once('end', () => {
+    // Node ends a stream that was reset as well, and tells the code a moment later.
+    setImmediate(() => {
+      if (stream.rstCode === constants.NGHTTP2_NO_ERROR) socket.end();
+    });
+  });
+}
+
+/** The guest must see that data is missing. A socket that was shut down already cannot be reset any more. */
+function cutGuest(socket: Socket): void {
+  if (socket.writableEnded) socket.destroy();
+  else socket.resetAndDestroy();
 }
 
 /** The guest's side is gone. Unless both ends came in order, the other side must see a broken connection. */
