@@ -94,7 +94,9 @@ export async function agentRuntime(build: RuntimeBuild): Promise<{ runtime: Agen
 
   for (const program of ['node/bin/node', 'bin/setpriv']) await checkClosure(staged, program, build.signal);
   await flushTree(staged);
-  if (exists) await place(folder, join(work.path, 'replaced'));
+  for (const other of await readdir(build.wrennDir.cache)) {
+    if (other.startsWith('agent-runtime-')) await place(join(build.wrennDir.cache, other), join(work.path, other));
+  }
   await place(staged, folder);
   return { runtime, cached: false };
 }

@@ -38,6 +38,8 @@ export async function withBuildLock<Result>(
       throw new WrennError('image_build_failed', { step: 'lock', problem: `flock could not lock ${path}` });
     }
     clearTimeout(waitTimer);
+    // From here on the lock is held until `work` has ended, also when it ends because of the signal.
+    options.signal.removeEventListener('abort', onAbort);
     return await work();
   } finally {
     clearTimeout(waitTimer);

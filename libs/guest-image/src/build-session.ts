@@ -6,6 +6,7 @@ import { WrennError } from '@wrenn/protocol/errors';
 import { type AgentRuntime, agentRuntime } from './agent-runtime.ts';
 import { withBuildLock } from './build-lock.ts';
 import { listKernels } from './catalog.ts';
+import { CommandFailedError } from './command.ts';
 import { type DebianArchive, debianCodename, hostArchitecture, openDebianArchive } from './debian-archive.ts';
 import { temporaryFolder } from './durable-files.ts';
 import { type BundleEnvd, bundleEnvdInto, type GuestAgent } from './guest-agent.ts';
@@ -44,7 +45,12 @@ export async function withBuildSession<Result>(
   options: BuildOptions,
   work: (session: BuildSession) => Promise<Result>,
 ): Promise<Result> {
-  const { wrennDir, onProgress } = options;
+  const { wrennDir } = options;
+  let lastStep = 'start';
+  const onProgress: OnProgress = (event) => {
+    lastStep = event.step;
+    options.onProgress(event);
+  };
   const signal = options.signal ?? new AbortController().signal;
   if (getuid?.() !== 0) {
     throw new WrennError('image_build_failed', {
@@ -57,7 +63,8 @@ export async function withBuildSession<Result>(
   await Promise.all([wrennDir.cache, wrennDir.images, wrennDir.kernels].map((dir) => mkdir(dir, { recursive: true })));
   const onWait = () =>
     onProgress({ step: 'lock', state: 'start', detail: 'another build is running; waiting for it', elapsedMs: 0 });
-  return withBuildLock(join(wrennDir.images, '.build.lock'), { signal, onWait }, async () => {
+  const lock = join(wrennDir.kernels, '.build.lock');
+  return withBuildLock(lock, { signal, onWait }, async () => {
     await removeLeftovers(wrennDir);
     await using folder = await temporaryFolder(wrennDir.cache);
     let archive: Promise<DebianArchive> | undefined;
@@ -68,20 +75,35 @@ export async function withBuildSession<Result>(
       });
       return opened.archive;
     };
-    return await work({
-      wrennDir,
-      codename,
-      refresh: options.refresh ?? false,
-      signal,
-      onProgress,
-      archive: () => {
-        archive ??= open();
-        return archive;
-      },
-      workDir: folder.path,
-      bundleEnvd: options.bundleEnvd ?? bundleOwnEnvd,
-    });
+    try {
+      return await work({
+        wrennDir,
+        codename,
+        refresh: options.refresh ?? false,
+        signal,
+        onProgress,
+        archive: () => {
+          archive ??= open();
+          return archive;
+        },
+        workDir: folder.path,
+        bundleEnvd: options.bundleEnvd ?? bundleOwnEnvd,
+      });
+    } catch (error) {
+      throw signal.aborted ? signal.reason : explainFailure(error, lastStep);
+    }
   });
+}
+
+/** What went wrong, as an error of the catalogue. */
+export function explainFailure(error: unknown, step: string): unknown {
+  if (error instanceof WrennError || !(error instanceof Error)) return error;
+  const noSpace =
+    error instanceof CommandFailedError
+      ? error.lastLines.some((line) => line.includes('No space left on device'))
+      : 'code' in error && error.code === 'ENOSPC';
+  if (noSpace) return new WrennError('host_disk_full', {}, { cause: error });
+  return new WrennError('image_build_failed', { step, problem: error.message }, { cause: error });
 }
 
 export interface PreparedGuest {

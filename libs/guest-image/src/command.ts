@@ -96,6 +96,7 @@ export async function runCommand(tool: string, args: readonly string[], options:
     killTimer = setTimeout(() => signalGroup(child.pid, 'SIGKILL'), 5_000);
   };
   stop.addEventListener('abort', onStop, { once: true });
+  if (stop.aborted) onStop();
   const output: Buffer[] = [];
   const lastLines: string[] = [];
   child.stdout.on('data', (chunk: Buffer) => output.push(chunk));

@@ -139,6 +139,9 @@ export async function openDebianArchive(options: ArchiveOptions): Promise<Debian
     });
     const [file] = await readdir(folder);
     if (file === undefined) throw downloadError(`apt-get stored no file for ${pkg.name}`);
+    for (const other of await readdir(debs)) {
+      if (other.startsWith(`${pkg.name}_`)) await rm(join(debs, other));
+    }
     await rename(join(folder, file), deb);
     await rm(folder, { recursive: true });
   }

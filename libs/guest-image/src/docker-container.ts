@@ -1,5 +1,4 @@
 import { join } from 'node:path';
-import { WrennError } from '@wrenn/protocol/errors';
 import { z } from 'zod';
 import type { BuildSession } from './build-session.ts';
 import { CommandFailedError, runCommand } from './command.ts';
@@ -23,30 +22,24 @@ export async function exportContainer(
     (await runCommand('docker', args, { signal, timeoutMs, onLine: undefined })).toString().trim();
   return reportStep(session.onProgress, `container ${nameOrId}`, async () => {
     const tarball = join(session.workDir, 'container.tar');
+    const config = await docker(['inspect', '--format', '{{json .Config}}', nameOrId], 30_000);
+    const isContainer = await docker(['container', 'inspect', nameOrId], 30_000).then(
+      () => true,
+      (error: unknown) => {
+        if (error instanceof CommandFailedError) return false;
+        throw error;
+      },
+    );
+    const id = isContainer ? nameOrId : await docker(['create', nameOrId, '/bin/true'], 60_000);
     try {
-      const config = await docker(['inspect', '--format', '{{json .Config}}', nameOrId], 30_000);
-      const isContainer = await docker(['container', 'inspect', nameOrId], 30_000).then(
-        () => true,
-        (error: unknown) => {
-          if (error instanceof CommandFailedError) return false;
-          throw error;
-        },
-      );
-      const id = isContainer ? nameOrId : await docker(['create', nameOrId, '/bin/true'], 60_000);
-      try {
-        await docker(['export', '--output', tarball, id], 1_800_000);
-      } finally {
-        if (!isContainer) {
-          // Also when the build was ended: the container is ours and nobody else would remove it.
-          const cleanUp = { signal: new AbortController().signal, timeoutMs: 30_000 };
-          await runCommand('docker', ['rm', id], cleanUp);
-        }
+      await docker(['export', '--output', tarball, id], 1_800_000);
+    } finally {
+      if (!isContainer) {
+        // Also when the build was ended: the container is ours and nobody else would remove it.
+        await runCommand('docker', ['rm', id], { signal: new AbortController().signal, timeoutMs: 30_000 });
       }
-      return { tarball, detail: 'exported', defaults: defaultsFrom(containerConfig.parse(JSON.parse(config))) };
-    } catch (error) {
-      if (!(error instanceof CommandFailedError)) throw error;
-      throw new WrennError('image_build_failed', { step: 'container', problem: error.message }, { cause: error });
     }
+    return { tarball, detail: 'exported', defaults: defaultsFrom(containerConfig.parse(JSON.parse(config))) };
   });
 }
 

@@ -1,6 +1,7 @@
 import { chown, stat, truncate } from 'node:fs/promises';
 import { WrennError } from '@wrenn/protocol/errors';
 import { CommandFailedError, runCommand } from './command.ts';
+import { dataExtents } from './sparse-hash.ts';
 
 export const MIB = 1024 * 1024;
 /** 5 GiB; the file is sparse and holds only what the guest has. */
@@ -22,7 +23,7 @@ interface Ext4Options {
  * Everything is initialised here (no lazy inode tables), so a guest's first boot does not write in the background, and
  * the journal is small, because every capsule keeps its own copy of what it writes there.
  *
- * @throws WrennError image_build_failed when the folder does not fit, host_disk_full.
+ * @throws WrennError image_build_failed when the folder does not fit.
  */
 export async function makeExt4(options: Ext4Options): Promise<void> {
   const { imagePath, rootDir, sizeMb, signal } = options;
@@ -37,12 +38,22 @@ export async function makeExt4(options: Ext4Options): Promise<void> {
   ];
   try {
     await runCommand('mke2fs', args, { signal, timeoutMs: 600_000 });
-    // The inode tables and the journal were written as zeros; a hole reads the same.
-    await runCommand('fallocate', ['--dig-holes', imagePath], { signal, timeoutMs: 600_000 });
   } catch (error) {
     throw explain(error, sizeMb);
   }
   await truncate(imagePath, sizeMb * MIB);
+  await releaseZeros(imagePath, sizeMb * MIB, signal);
+}
+
+/** Gives back the blocks of inode tables and journal, which are all zeros or only reserved; a hole reads the same. */
+async function releaseZeros(path: string, sizeBytes: number, signal: AbortSignal): Promise<void> {
+  const fallocate = (...args: string[]) => runCommand('fallocate', [...args, path], { signal, timeoutMs: 600_000 });
+  await fallocate('--dig-holes');
+  let end = 0;
+  for (const { start, length } of [...(await dataExtents(path, signal)), { start: sizeBytes, length: 0 }]) {
+    if (start > end) await fallocate('--punch-hole', `--offset=${end}`, `--length=${start - end}`);
+    end = start + length;
+  }
 }
 
 /** Bytes that a file takes on the disk, holes apart. */
@@ -57,10 +68,7 @@ function uuidFrom(seed: string): string {
 
 function explain(error: unknown, sizeMb: number): unknown {
   if (!(error instanceof CommandFailedError)) return error;
-  const text = error.lastLines.join(' ');
-  if (/No space left on device/.test(text)) return new WrennError('host_disk_full', {}, { cause: error });
-  const problem = /Could not allocate block|no free space|ext2fs_/i.test(text)
-    ? `the files do not fit into ${sizeMb} MiB; make the image larger`
-    : error.message;
+  if (!/Could not allocate|too small|no free space/i.test(error.lastLines.join(' '))) return error;
+  const problem = `the files do not fit into ${sizeMb} MiB; make the image larger`;
   return new WrennError('image_build_failed', { step: 'file system', problem }, { cause: error });
 }

@@ -1,4 +1,5 @@
-import { chmod, cp, lstat, mkdir, rm, writeFile } from 'node:fs/promises';
+import { lstatSync } from 'node:fs';
+import { chmod, cp, mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { AgentRuntime } from './agent-runtime.ts';
 import { GUEST_FOLDER, hashFolder, hashGuestFiles, hashOf } from './inputs.ts';
@@ -64,9 +65,5 @@ export async function writeAgentFolder(folder: string, agent: GuestAgent): Promi
 /** A root file system of unknown origin must not lead our writes out of it through a link. */
 async function refuseLinkedOpt(rootDir: string): Promise<void> {
   const opt = join(rootDir, 'opt');
-  const isLink = await lstat(opt).then(
-    (stats) => stats.isSymbolicLink(),
-    () => false,
-  );
-  if (isLink) await rm(opt);
+  if (lstatSync(opt, { throwIfNoEntry: false })?.isDirectory() === false) await rm(opt);
 }

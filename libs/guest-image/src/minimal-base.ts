@@ -2,7 +2,7 @@ import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { WrennDir } from '@wrenn/config/wrenn-dir';
 import { WrennError } from '@wrenn/protocol/errors';
-import { CommandFailedError, runCommand } from './command.ts';
+import { runCommand } from './command.ts';
 import { type DebianArchive, hostArchitecture } from './debian-archive.ts';
 import { place, temporaryFolder } from './durable-files.ts';
 import { GUEST_FOLDER, hashGuestFiles, hashOf } from './inputs.ts';
@@ -89,31 +89,18 @@ export async function minimalBase(build: BaseBuild): Promise<{ tarball: string; 
     `--customize-hook=${join(GUEST_FOLDER, 'customize-minimal')}`,
     ...[archive.codename, partial, '-'],
   ];
-  try {
-    await runCommand('mmdebstrap', args, {
-      signal,
-      timeoutMs: 1_800_000,
-      env: { TMPDIR: scratch },
-      input: `${sources.join('\n')}\n`,
-      onLine: (line) => {
-        if (line.startsWith('I: ')) build.note(line.slice(3));
-      },
-    });
-  } catch (error) {
-    throw explain(error);
-  }
+  await runCommand('mmdebstrap', args, {
+    signal,
+    timeoutMs: 1_800_000,
+    env: { TMPDIR: scratch },
+    input: `${sources.join('\n')}\n`,
+    onLine: (line) => {
+      if (line.startsWith('I: ')) build.note(line.slice(3));
+    },
+  });
   await place(partial, tarball);
   for (const other of present) {
     if (other.startsWith('minimal-base-') && other !== name) await rm(join(wrennDir.cache, other));
   }
   return { tarball, cached: false };
-}
-
-function explain(error: unknown): unknown {
-  if (!(error instanceof CommandFailedError)) return error;
-  if (error.lastLines.some((line) => line.includes('No space left on device'))) {
-    return new WrennError('host_disk_full', {}, { cause: error });
-  }
-  const step = 'packages of the root file system';
-  return new WrennError('image_build_failed', { step, problem: error.message }, { cause: error });
 }

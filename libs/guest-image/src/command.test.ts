@@ -1,0 +1,53 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, expect, it, vi } from 'vitest';
+import { CommandFailedError, findTool, runCommand } from './command.ts';
+import { scratchFolder } from './testing/scratch.ts';
+
+const signal = new AbortController().signal;
+
+/** A process that has ended may still be listed until its new parent asks for its status. */
+async function isRunning(pid: string): Promise<boolean> {
+  const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => ') Z');
+  return !/\) [ZX]/.test(text);
+}
+
+describe('runCommand', () => {
+  it('passes input and returns output', async () => {
+    expect((await runCommand('cat', [], { signal, timeoutMs: 5_000, input: 'text' })).toString()).toBe('text');
+  });
+
+  it('tells the status and the last words of a program that fails', async () => {
+    const run = runCommand('sh', ['-c', 'echo bad luck >&2; exit 7'], { signal, timeoutMs: 5_000 });
+    await expect(run).rejects.toThrow('sh ended with 7: bad luck');
+  });
+
+  it('ends the whole group when the time is over', async () => {
+    await using scratch = await scratchFolder();
+    const pidFile = join(scratch.path, 'pid');
+    const script = `sleep 60 & echo $! > ${pidFile}; wait`;
+    await expect(runCommand('sh', ['-c', script], { signal, timeoutMs: 500 })).rejects.toThrow(CommandFailedError);
+    const pid = (await readFile(pidFile, 'utf8')).trim();
+    await vi.waitFor(async () => expect(await isRunning(pid)).toBe(false));
+  });
+
+  it('rejects with the reason of its signal', async () => {
+    const controller = new AbortController();
+    const run = runCommand('sleep', ['60'], { signal: controller.signal, timeoutMs: 60_000 });
+    controller.abort(new Error('no longer wanted'));
+    await expect(run).rejects.toThrow('no longer wanted');
+  });
+});
+
+describe('findTool', () => {
+  it('names the package of a program that is missing', async () => {
+    const path = process.env.PATH;
+    expect(await findTool('mke2fs')).toMatch(/\/mke2fs$/);
+    await expect(findTool('docker-that-is-not-there')).rejects.toMatchObject({ code: 'host_tool_missing' });
+    vi.stubEnv('PATH', '/nonexistent');
+    // mke2fs lies in /sbin, which is searched whatever PATH says.
+    expect(await findTool('mke2fs')).toMatch(/\/mke2fs$/);
+    vi.unstubAllEnvs();
+    expect(process.env.PATH).toBe(path);
+  });
+});
