@@ -39,15 +39,26 @@ export async function replaceFile(
   metadata: Readonly<Record<string, string>>,
 ): Promise<void> {
   await ensureDirectory(dirname(path), account);
+  let brokenOff: { readonly error: unknown } | undefined;
+  const watched = (async function* () {
+    try {
+      yield* content;
+    } catch (error) {
+      brokenOff = { error };
+      throw error;
+    }
+  })();
   try {
     const target = await followLinks(path);
     const old = await statIfThere(target);
     if (old?.isDirectory()) {
       throw new WrennError('wrong_file_type', { path, actual: 'a directory', expected: 'a file' });
     }
-    if (old && !old.isFile()) await writeInPlace(target, content);
-    else await writeBeside(target, old, content, account, metadata);
+    if (old && !old.isFile()) await writeInPlace(target, watched);
+    else await writeBeside(target, old, watched, account, metadata);
   } catch (error) {
+    // Not the file's error but its sender's.
+    if (brokenOff !== undefined) throw brokenOff.error;
     throw fileError(error, path, 'write');
   }
 }

@@ -90,6 +90,8 @@ async function withBody<T>(
   const stopWatching = finished(request, { writable: false }, (error) => {
     if (error) gunzip.destroy(error);
   });
+  // Whoever reads it gets its error; the event itself would end the process.
+  gunzip.on('error', () => {});
   request.pipe(gunzip);
   try {
     return await use(gunzip);
@@ -117,10 +119,12 @@ async function readParts(
 ): Promise<void> {
   const parser = await createParser(request);
   let writing: Promise<void> = Promise.resolve();
+  const parts: Readable[] = [];
   const parsed = new Promise<void>((resolve, reject) => {
     parser.on('file', (_field: string, content: Readable, filename: string | undefined) => {
       // A part that nobody reads any more must not be an unhandled error, too.
       content.on('error', () => {});
+      parts.push(content);
       writing = writing.then(() => onFile(filename, iterate(content)));
       writing.catch(reject);
     });
@@ -136,8 +140,9 @@ async function readParts(
     await writing;
   } catch (error) {
     body.unpipe(parser);
-    // Ends the part that is being written, which then removes what it has of it.
-    parser.destroy(error instanceof Error ? error : undefined);
+    parser.destroy();
+    // Ends the part that is being written, whose writer then removes what it has of it.
+    for (const part of parts) part.destroy(error instanceof Error ? error : undefined);
     await writing.catch(() => {});
     throw error;
   }

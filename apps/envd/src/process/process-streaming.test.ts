@@ -75,7 +75,7 @@ describe('large output', () => {
     });
     await once(response, 'end');
     expect(tail).toContain('"outputOffset":"150000003"');
-    expect(tail).toContain('"exitCode":0');
+    expect(tail).toContain('"status":"exit status 0"');
   }, 60_000);
 
   it('lets a process go on when the client that held it goes away', async () => {
