@@ -81,7 +81,8 @@ async function fetchThrough(agent: TunnelAgent, options: GuestRequest): Promise<
     await Promise.race([sent, answered]);
   } catch (error) {
     outgoing.destroy();
-    throw error;
+    // What the body failed with says more than what that did to the connection.
+    throw body.errored ?? error;
   }
   const answer = await answered;
   if (answer.statusCode !== undefined && answer.statusCode >= 300) {

@@ -211,14 +211,20 @@ export class LoopbackHost implements AsyncDisposable {
 }
 
 async function untilListening(envd: ChildProcess): Promise<void> {
-  const deadline = AbortSignal.timeout(START_TIMEOUT_MS);
   let output = '';
-  for await (const chunk of envd.stderr ?? []) {
-    output += chunk;
-    deadline.throwIfAborted();
-    if (output.includes('"listening"')) break;
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const deadline = setTimeout(() => reject(new Error(`envd did not start: ${output}`)), START_TIMEOUT_MS);
+  envd.once('exit', () => reject(new Error(`envd ended: ${output}`)));
+  // Read to its end: envd would fail when it could not write its log.
+  envd.stderr?.on('data', (chunk) => {
+    output = (output + chunk).slice(-4096);
+    if (output.includes('"listening"')) resolve();
+  });
+  try {
+    await promise;
+  } finally {
+    clearTimeout(deadline);
   }
-  if (!output.includes('"listening"')) throw new Error(`envd did not start: ${output}`);
 }
 
 async function initGuest(hostIp: string, { init }: CreateVmRequest, dir: string): Promise<void> {
