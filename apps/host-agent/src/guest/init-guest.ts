@@ -49,7 +49,7 @@ export async function initGuest(
       headers: accessToken ? { 'X-Access-Token': accessToken } : {},
       get body() {
         return {
-          accessToken,
+          ...(accessToken ? { accessToken } : {}),
           envVars: envs,
           defaultUser: user,
           defaultWorkdir: workdir,

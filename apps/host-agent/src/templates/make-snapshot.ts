@@ -1,9 +1,11 @@
 import { chown, mkdir, rm } from 'node:fs/promises';
 import type { GuestImage, GuestKernel } from '@wrenn/guest-image/catalog';
 import type { Hypervisor } from '@wrenn/hypervisor/hypervisor';
+import type { Logger } from 'pino';
 import type { VmCgroups } from '../confinement/vm-cgroups.ts';
 import { checkFreeSpace, createBaseOverlay, createBlankOverlay } from '../disk/overlay.ts';
 import { prepareGuestForSnapshot, waitForGuest } from '../guest/init-guest.ts';
+import { warmUpGuest } from '../guest/warm-up.ts';
 import type { SlotPool } from '../network/slot-pool.ts';
 import { whileRunning } from '../vms/race-exit.ts';
 import { vmSpec } from '../vms/vm-spec.ts';
@@ -11,6 +13,7 @@ import { sealFolder, snapshotFolder } from './snapshot-folder.ts';
 import { type TemplateInputs, templateKey } from './template-key.ts';
 
 const MIB = 1024 * 1024;
+const WARM_UP_STEP_MS = 30_000;
 
 /** What runs VMs on this host. */
 export interface VmResources {
@@ -38,6 +41,7 @@ export async function makeTemplateSnapshot(
   { hypervisor, slots, cgroups }: VmResources,
   { inputs, image, kernel }: SnapshotSource,
   final: string,
+  log: Logger,
   signal: AbortSignal,
 ): Promise<void> {
   const key = templateKey(inputs);
@@ -61,6 +65,10 @@ export async function makeTemplateSnapshot(
   try {
     await whileRunning(vm, signal, async (alive) => {
       await waitForGuest(slot.hostIp, alive);
+      const { defaultUser: user, defaultWorkdir: workdir } = image.manifest;
+      const problems = await warmUpGuest({ hostIp: slot.hostIp, user, workdir, timeoutMs: WARM_UP_STEP_MS }, alive);
+      if (problems.length > 0)
+        log.info({ template: image.name, problems }, 'the template could not be warmed up fully');
       await prepareGuestForSnapshot(slot.hostIp, alive);
       await vm.pause(alive);
       await vm.saveSnapshot(folder.memory, alive);

@@ -5,7 +5,7 @@ import type { HypervisorIdentity, VmShape } from '@wrenn/hypervisor/hypervisor';
 import { z } from 'zod';
 
 /** Raised when the way in which snapshots are made changes, so that older ones are not used any more. */
-const SNAPSHOT_FORMAT = 1;
+const SNAPSHOT_FORMAT = 2;
 
 export const templateInputsSchema = z.object({
   format: z.number().int(),

@@ -133,7 +133,7 @@ export class TemplateStore {
     const signal = AbortSignal.any([this.#closed.signal, AbortSignal.timeout(MAKE_TIMEOUT_MS)]);
     const started = performance.now();
     log.info({ key, inputs: source.inputs }, 'making a template snapshot');
-    await makeTemplateSnapshot(resources, source, final, signal);
+    await makeTemplateSnapshot(resources, source, final, log, signal);
     log.info({ key, durationMs: Math.round(performance.now() - started) }, 'template snapshot made');
     return this.#use(final, key, source.inputs);
   }
