@@ -1,10 +1,17 @@
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
-import { open, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { copyFile, open, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { chooseHypervisor } from '@wrenn/hypervisor/choose-hypervisor';
-import type { Hypervisor, MemorySnapshot, RunningVm, VmProcessRecord, VmSpec } from '@wrenn/hypervisor/hypervisor';
+import type {
+  DiskLayer,
+  Hypervisor,
+  MemorySnapshot,
+  RunningVm,
+  VmProcessRecord,
+  VmSpec,
+} from '@wrenn/hypervisor/hypervisor';
 import { QmpClient } from '@wrenn/hypervisor/qemu/qmp-client';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import {
@@ -42,9 +49,9 @@ function processExists(pid: number): boolean {
 }
 
 /** A paused VM's snapshot; the VM is ended. */
-async function sleep(vm: RunningVm, slot: TestSlot): Promise<MemorySnapshot> {
+async function sleep(vm: RunningVm, _slot: TestSlot): Promise<MemorySnapshot> {
   await vm.pause(soon());
-  const snapshot = await vm.saveSnapshot(await guests.makeSnapshotDir(slot.uid), soon());
+  const snapshot = await vm.saveSnapshot(await guests.makeSnapshotDir(), soon());
   await vm.kill();
   return snapshot;
 }
@@ -97,6 +104,7 @@ describe('a VM', () => {
     expect(field('CapEff')).toBe('0000000000000000');
     expect(field('NoNewPrivs')).toBe('1');
     expect(field('Seccomp')).toBe('2');
+    expect(readFileSync(`${proc}/limits`, 'utf8')).toMatch(/^Max core file size +0 +0 /m);
     expect(field('NSsid')).toBe(String(vm.process.pid));
     expect(readlinkSync(`${proc}/root`)).toBe(join(slot.runDir, 'jail'));
     expect(readdirSync(`${proc}/root/`)).toEqual([]);
@@ -105,7 +113,7 @@ describe('a VM', () => {
     const openFiles = new Set(readdirSync(`${proc}/fd`).map((fd) => readlinkSync(`${proc}/fd/${fd}`)));
     expect([...openFiles].filter((path) => path.startsWith('/')).sort()).toEqual(
       [
-        ...['/dev/net/tun', '/dev/null', disk, join(guests.dir, 'root.ext4')],
+        ...['/dev/net/tun', '/dev/null', disk, guests.rootDiskPath],
         ...[join(slot.runDir, 'console.log'), join(slot.runDir, 'qemu.log')],
       ].sort(),
     );
@@ -169,7 +177,7 @@ describe('a start that fails', () => {
 
   it('starts nothing on a disk that is no image', async () => {
     const slot = await guests.makeSlot();
-    const spec = guests.spec('no-image', slot, join(guests.dir, 'root.ext4'));
+    const spec = guests.spec('no-image', slot, guests.rootDiskPath);
     const error = await hypervisor.boot(spec, soon()).catch((e: unknown) => e);
     expect(error).toMatchObject({ code: 'vm_start_failed' });
     expect(error).toHaveProperty('cause.message', expect.stringMatching(/is no qcow2 image/));
@@ -234,13 +242,16 @@ describe('a snapshot', () => {
   it('of a snapshot of a snapshot keeps memory and disk', async () => {
     const slot = await guests.makeSlot();
     let disk = await guests.makeOverlay();
+    const layers: DiskLayer[] = [{ path: guests.rootDiskPath, format: 'raw' }];
     let vm = await boot(guests.spec('generations', slot, disk));
     await untilGuestIsUp(slot);
     for (let generation = 1; generation <= 3; generation++) {
       await inGuest(slot, `echo ${generation} >>/tmpfs/log; echo ${generation} >>/log; sync`);
       const snapshot = await sleep(vm, slot);
+      layers.unshift({ path: disk, format: 'qcow2' });
       disk = await guests.makeOverlay({ path: disk, format: 'qcow2' });
-      vm = await restore(guests.spec('generations', slot, disk), snapshot);
+      const spec = guests.spec('generations', slot, disk);
+      vm = await restore({ ...spec, disk: { ...spec.disk, backing: [...layers] } }, snapshot);
     }
     expect(await inGuest(slot, 'cat /tmpfs/log')).toBe('1\n2\n3');
     expect(await inGuest(slot, 'cat /log')).toBe('1\n2\n3');
@@ -248,26 +259,34 @@ describe('a snapshot', () => {
     expect(await inGuest(slot, 'echo 3 >/proc/sys/vm/drop_caches; cat /log')).toBe('1\n2\n3');
   });
 
-  it('leaves the VM paused, and the VM goes on from there', async () => {
+  it('leaves the VM paused with all of its disk in the file, and the VM goes on from there', async () => {
     const slot = await guests.makeSlot();
-    const vm = await boot(guests.spec('fork', slot, await guests.makeOverlay()));
+    const disk = await guests.makeOverlay();
+    const vm = await boot(guests.spec('fork', slot, disk));
     await untilGuestIsUp(slot);
-    await expect(vm.saveSnapshot(await guests.makeSnapshotDir(slot.uid), soon())).rejects.toThrow(/needs it paused/);
+    await expect(vm.saveSnapshot(await guests.makeSnapshotDir(), soon())).rejects.toThrow(/needs it paused/);
+    await inGuest(slot, 'head -c 20000000 /dev/urandom >/random; sync');
+    const sum = await inGuest(slot, 'md5sum /random');
     await vm.pause(soon());
-    await vm.saveSnapshot(await guests.makeSnapshotDir(slot.uid), soon());
+    const snapshot = await vm.saveSnapshot(await guests.makeSnapshotDir(), soon());
     await expect(inGuest(slot, 'echo up', { timeout: 1000 })).rejects.toThrow();
+    const frozen = `${disk}.frozen`;
+    await copyFile(disk, frozen);
     await vm.resume(soon());
-    expect(await inGuest(slot, 'echo up')).toBe('up');
+    expect(await inGuest(slot, 'rm /random; sync; echo up')).toBe('up');
+    const cloneSlot = await guests.makeSlot();
+    await restore(guests.spec('forked', cloneSlot, frozen), snapshot);
+    expect(await inGuest(cloneSlot, 'echo 3 >/proc/sys/vm/drop_caches; md5sum /random')).toBe(sum);
   });
 
   // Above 3 GiB the memory of an x86 microvm lies in two ranges; the snapshot holds one after the other.
   it.each([
-    { memoryMb: 256, ranges: [{ at: 0, size: 256 }] },
+    { memoryMb: 256, ranges: [{ at: 0, size: 256, offset: 0 }] },
     {
       memoryMb: 3584,
       ranges: [
-        { at: 0, size: 3072 },
-        { at: 4096, size: 512 },
+        { at: 3008, size: 64, offset: 3008 },
+        { at: 4096, size: 512, offset: 3072 },
       ],
     },
   ])(
@@ -282,7 +301,7 @@ describe('a snapshot', () => {
       const sum = await inGuest(slot, 'md5sum /tmpfs/random');
       for (const round of ['boot', 'restore']) {
         await vm.pause(soon());
-        const snapshot = await vm.saveSnapshot(await guests.makeSnapshotDir(slot.uid), soon());
+        const snapshot = await vm.saveSnapshot(await guests.makeSnapshotDir(), soon());
         expect(snapshot.shape, round).toEqual(shape);
         await expectEqualToQemus(vm, slot, join(snapshot.dir, 'memory'), ranges);
         const { blocks } = await stat(join(snapshot.dir, 'memory'));
@@ -302,7 +321,7 @@ describe('adopting', () => {
     const slot = await guests.makeSlot();
     const disk = await guests.makeOverlay();
     const spec = guests.spec('adopted', slot, disk);
-    const agent = fork(join(import.meta.dirname, 'support/hypervisor-agent.ts'));
+    const agent = fork(new URL('./support/hypervisor-agent.ts', import.meta.url));
     agent.send(spec);
     const [record] = (await once(agent, 'message', { signal: soon() })) as [VmProcessRecord];
     agent.kill('SIGKILL');
@@ -320,7 +339,7 @@ describe('adopting', () => {
     await untilGuestIsUp(slot);
     await inGuest(slot, 'echo kept >/tmpfs/a');
     await vm.pause(soon());
-    const snapshot = await vm.saveSnapshot(await guests.makeSnapshotDir(slot.uid), soon());
+    const snapshot = await vm.saveSnapshot(await guests.makeSnapshotDir(), soon());
     expect(snapshot.shape).toEqual(spec.shape);
     await vm.kill();
     expect((await vm.exited).reason).toBe('killed');
@@ -340,23 +359,21 @@ describe('adopting', () => {
   });
 });
 
-/** Compares a snapshot's memory with what QEMU's own `pmemsave` writes. Offsets and sizes in MiB. */
+/** Compares a snapshot's memory with what QEMU's own `pmemsave` writes of physical ranges. In MiB. */
 async function expectEqualToQemus(
   vm: RunningVm,
   slot: TestSlot,
   memoryPath: string,
-  ranges: readonly { at: number; size: number }[],
+  ranges: readonly { at: number; size: number; offset: number }[],
 ): Promise<void> {
   const client = await QmpClient.connect(vm.process.controlSocket, soon());
   try {
-    let offset = 0;
-    for (const { at, size } of ranges) {
+    for (const { at, size, offset } of ranges) {
       const command = `pmemsave ${at * 1024 * 1024} ${size * 1024 * 1024} "/dump"`;
       await client.execute('human-monitor-command', { 'command-line': command }, { timeoutMs: 60_000 });
       const dump = join(slot.runDir, 'jail', 'dump');
       expect(await firstDifference(dump, memoryPath, offset, size)).toBeUndefined();
       await rm(dump);
-      offset += size;
     }
   } finally {
     client.close();

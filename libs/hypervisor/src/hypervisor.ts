@@ -49,7 +49,7 @@ export interface VmSpec {
   readonly gid: number;
   /** `cgroup.procs` files that the process enters before it starts. */
   readonly cgroupProcs: readonly string[];
-  /** Folder for sockets, console and logs of this VM. Belongs to `uid`; exists. */
+  /** Folder for the control socket, console and log of this VM; exists. `uid` needs no rights in it. */
   readonly runDir: string;
 }
 
@@ -88,8 +88,9 @@ export interface RunningVm {
   /** Lets the vCPUs run. Idempotent. */
   resume(signal: AbortSignal): Promise<void>;
   /**
-   * Writes memory and devices of the paused VM into `dir` (exists, empty, belongs to the VM's uid) and flushes its
-   * disk. The VM stays paused. The files are complete but not yet fsynced.
+   * Writes memory and devices of the paused VM into `dir` (exists, empty) and flushes its
+   * disk. The VM stays paused. The files and the disk are complete in the kernel's cache but not yet fsynced: whoever
+   * promises that they last fsyncs both.
    */
   saveSnapshot(dir: string, signal: AbortSignal): Promise<MemorySnapshot>;
   /** Ends the process, at once, and waits until it is gone. Idempotent. */

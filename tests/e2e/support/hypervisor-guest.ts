@@ -1,11 +1,11 @@
 import { type ExecFileOptions, execFile } from 'node:child_process';
-import { chmod, chown, copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { wrennDir } from '@wrenn/config/wrenn-dir';
 import { newestKernel } from '@wrenn/guest-image/catalog';
-import type { VmShape, VmSpec } from '@wrenn/hypervisor/hypervisor';
+import type { DiskLayer, VmShape, VmSpec } from '@wrenn/hypervisor/hypervisor';
 import { until } from './until.ts';
 
 /** First program of the test guest: busybox only, with a shell behind a port for whoever reaches the network. */
@@ -58,6 +58,11 @@ export class TestGuests {
     return guests;
   }
 
+  /** The immutable base of every disk. */
+  get rootDiskPath(): string {
+    return join(this.dir, 'root.ext4');
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     for (const slot of this.#slots) await run('ip', ['netns', 'del', slot.namespace]);
     await rm(this.dir, { recursive: true, force: true });
@@ -68,7 +73,6 @@ export class TestGuests {
     const namespace = `wrenn-hv-${process.pid}-${number}`;
     const slot = { uid: 280_000 + number, namespace, runDir: join(this.dir, `run-${number}`) };
     await mkdir(slot.runDir);
-    await chown(slot.runDir, slot.uid, slot.uid);
     await run('ip', ['netns', 'add', namespace]);
     this.#slots.push(slot);
     await run('ip', ['-n', namespace, 'tuntap', 'add', 'tap0', 'mode', 'tap', 'user', String(slot.uid)]);
@@ -78,17 +82,15 @@ export class TestGuests {
   }
 
   /** A new overlay over `base`, by default over the root disk. @returns its path. */
-  async makeOverlay(base?: { readonly path: string; readonly format: 'raw' | 'qcow2' }): Promise<string> {
-    const { path, format } = base ?? { path: join(this.dir, 'root.ext4'), format: 'raw' };
+  async makeOverlay(base?: DiskLayer): Promise<string> {
+    const { path, format } = base ?? { path: this.rootDiskPath, format: 'raw' };
     const overlay = join(this.dir, `disk-${this.#disks++}.qcow2`);
     await run('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', path, '-F', format, overlay]);
     return overlay;
   }
 
-  async makeSnapshotDir(uid: number): Promise<string> {
-    const dir = await mkdtemp(join(this.dir, 'snapshot-'));
-    await chown(dir, uid, uid);
-    return dir;
+  makeSnapshotDir(): Promise<string> {
+    return mkdtemp(join(this.dir, 'snapshot-'));
   }
 
   spec(id: string, slot: TestSlot, diskPath: string, shape: VmShape = { vcpus: 1, memoryMb: 256 }): VmSpec {
@@ -118,7 +120,7 @@ export class TestGuests {
     await writeFile(init, GUEST_INIT);
     await chmod(init, 0o755);
     await copyFile('/bin/busybox', join(root, 'busybox'));
-    await run('mke2fs', ['-q', '-t', 'ext4', '-d', root, join(this.dir, 'root.ext4'), '64M']);
+    await run('mke2fs', ['-q', '-t', 'ext4', '-d', root, this.rootDiskPath, '64M']);
   }
 }
 

@@ -102,7 +102,6 @@ async function started(child: ChildProcess): Promise<Launched> {
   child.once('spawn', spawned.resolve);
   child.once('error', spawned.reject);
   await spawned.promise;
-  child.unref();
   const control = child.stdio[CONTROL_FD];
   const key = child.pid === undefined ? undefined : processKey(child.pid);
   if (!(control instanceof Duplex)) {

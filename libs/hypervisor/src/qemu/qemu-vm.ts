@@ -108,6 +108,7 @@ export class QemuVm implements RunningVm {
     this.#released = true;
     for (const log of this.#logs) log.close();
     this.#client.close();
+    this.#child?.unref();
   }
 
   /** QEMU sees its jail only, so the devices go through it. */
