@@ -1,5 +1,5 @@
 import { errorResponseSchema, type RestError } from '@wrenn/protocol/rest/error';
-import { CliError } from '../cli-error.ts';
+import { CliError, EXIT } from '../cli-error.ts';
 
 /** The API answered with an error. */
 export class ApiError extends CliError {
@@ -7,9 +7,16 @@ export class ApiError extends CliError {
   readonly reason: string;
 
   constructor(error: Pick<RestError, 'message' | 'remedy' | 'reason' | 'request_id'>) {
-    super(error.message, withRequestId(error));
+    super(error.message, withRequestId(error), { exitCode: exitCodeOf(error.reason) });
     this.reason = error.reason;
   }
+}
+
+/** As shells do for a command that they cannot find or start. */
+const EXIT_NO_COMMAND = 127;
+
+function exitCodeOf(reason: string): number {
+  return reason === 'command_not_found' ? EXIT_NO_COMMAND : EXIT.error;
 }
 
 function withRequestId({ remedy, reason, request_id }: Pick<RestError, 'remedy' | 'reason' | 'request_id'>): string {

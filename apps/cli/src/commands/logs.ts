@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { resolveCapsuleId } from '../capsule-ref.ts';
-import type { Cli } from '../cli.ts';
+import { type Cli, note } from '../cli.ts';
 import { wholeNumber } from './options.ts';
 
 export function addLogsCommand(program: Command, cli: Cli): void {
@@ -14,6 +14,7 @@ export function addLogsCommand(program: Command, cli: Cli): void {
       const api = cli.api();
       const id = await resolveCapsuleId(api, ref, cli.signal);
       const console = await api.readConsole(id, options.bytes, cli.signal);
+      if (console.length === 0) return note('The console is empty.');
       process.stdout.write(process.stdout.isTTY ? forTerminal(console) : console);
     });
 }

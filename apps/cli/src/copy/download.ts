@@ -5,7 +5,8 @@ import { Readable, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { WrennError } from '@wrenn/protocol/errors';
 import { CliError } from '../cli-error.ts';
-import { type Guest, lookAt, packInGuest } from './guest-files.ts';
+import { startProgress } from '../terminal/progress.ts';
+import { type Guest, lookAt, packInGuest, withGuestArchive } from './guest-files.ts';
 import { localTarget, putInPlace } from './local-path.ts';
 import { unpackLocal } from './local-tar.ts';
 import type { LocalSide } from './location.ts';
@@ -45,17 +46,24 @@ async function receiveFile(
 }
 
 async function downloadFolder(guest: Guest, path: string, target: string, force: boolean): Promise<number> {
-  using meter = startMeter(basename(path), undefined);
-  await putInPlace(target, force, async (temporary) => {
-    await mkdir(temporary);
-    await together(
-      guest.signal,
-      async (signal) => {
-        await packInGuest({ ...guest, signal }, path, meter.stream);
-        meter.stream.end();
-      },
-      (signal) => unpackLocal(temporary, meter.stream, signal),
-    );
+  const name = basename(path);
+  return withGuestArchive(guest, async (archive) => {
+    const sizeBytes = await pack(guest, path, archive);
+    using meter = startMeter(name, sizeBytes);
+    await putInPlace(target, force, async (temporary) => {
+      await mkdir(temporary);
+      const { body } = await guest.api.readFile(guest.capsuleId, archive, guest.signal, guest.user);
+      await together(
+        guest.signal,
+        (signal) => pipeline(Readable.fromWeb(body), meter.stream, { signal }),
+        (signal) => unpackLocal(temporary, meter.stream, signal),
+      );
+    });
+    return meter.bytes;
   });
-  return meter.bytes;
+}
+
+async function pack(guest: Guest, path: string, archive: string): Promise<number> {
+  using _ = startProgress(`packing ${path}`);
+  return await packInGuest(guest, path, archive);
 }
