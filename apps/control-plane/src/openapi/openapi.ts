@@ -24,7 +24,7 @@ export async function registerOpenApi(app: Server): Promise<void> {
       components: { securitySchemes: { apiKey: { type: 'apiKey', in: 'header', name: 'X-API-Key' } } },
       security: [{ apiKey: [] }],
     },
-    transform: jsonSchemaTransform,
+    transform: describeRoute,
     transformObject: jsonSchemaTransformObject,
   });
   await app.register(scalar, {
@@ -36,3 +36,14 @@ export async function registerOpenApi(app: Server): Promise<void> {
     return app.swagger();
   });
 }
+
+/** The plugin for WebSockets hides its routes, since an upgrade has no body to describe; its frames are described. */
+const describeRoute: typeof jsonSchemaTransform = (document) => {
+  const { websocket } = (document as { route?: { websocket?: boolean } }).route ?? {};
+  if (!websocket) return jsonSchemaTransform(document);
+  const described = jsonSchemaTransform({ ...document, schema: { ...document.schema, hide: false } });
+  return {
+    ...described,
+    schema: { ...described.schema, response: { 101: { description: 'The WebSocket is open.', type: 'null' } } },
+  };
+};

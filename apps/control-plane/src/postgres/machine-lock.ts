@@ -28,17 +28,21 @@ export async function acquireMachineLock(name: string, timeoutMs: number): Promi
         },
       };
     }
-    const socket = connect(path);
-    try {
-      // Resumed, so that the end of the other side is seen.
-      socket.on('error', () => undefined).resume();
-      await once(socket, 'close', { signal: deadline });
-    } catch (cause) {
-      throw new Error(`Another process has held the lock "${name}" for more than ${timeoutMs} ms.`, { cause });
-    } finally {
-      socket.destroy();
-    }
+    await untilReleased(path, deadline);
+    if (deadline.aborted) throw new Error(`Another process has held the lock "${name}" for more than ${timeoutMs} ms.`);
   }
+}
+
+/** A connection to the holder ends with the holding, however that ends. */
+async function untilReleased(path: string, deadline: AbortSignal): Promise<void> {
+  const socket = connect(path);
+  const giveUp = () => socket.destroy();
+  deadline.addEventListener('abort', giveUp);
+  // Resumed, so that the end of the other side is seen.
+  const closed = new Promise<void>((resolve) => socket.once('close', () => resolve()));
+  socket.on('error', () => undefined).resume();
+  await closed;
+  deadline.removeEventListener('abort', giveUp);
 }
 
 async function listen(server: ReturnType<typeof createServer>): Promise<boolean> {

@@ -75,6 +75,10 @@ export class TestPlatform implements AsyncDisposable {
     this.#controlPlane = undefined;
   }
 
+  get apiKeyFile(): string {
+    return this.#controlPlane?.apiKeyFile ?? '';
+  }
+
   get baseUrl(): string {
     return `http://127.0.0.1:${this.#controlPlane?.port}`;
   }
