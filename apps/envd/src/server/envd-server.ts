@@ -31,6 +31,9 @@ export function createEnvdServer(options: EnvdServerOptions): Server {
         // Nobody is left to hear of an upload or download that its client broke off.
         if (request.destroyed && response.destroyed) return;
         sendError(response, error);
+        // The client may be sending still, and reads the answer only when it has sent all. Later, because whoever read the
+        // body so far lets go of it in the next tick.
+        setImmediate(() => request.resume());
       });
     },
   );
