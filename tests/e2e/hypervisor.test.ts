@@ -356,6 +356,9 @@ describe('adopting', () => {
     const vm = await hypervisor.adopt('ending', booted.process, soon());
     await inGuest(slot, inBackground('poweroff -f'));
     expect((await vm?.exited)?.reason).toBe('guest');
+    // The one who released it is its parent still.
+    await booted.kill();
+    expect(processExists(booted.process.pid)).toBe(false);
   });
 });
 

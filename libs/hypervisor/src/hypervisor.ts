@@ -95,7 +95,7 @@ export interface RunningVm {
   saveSnapshot(dir: string, signal: AbortSignal): Promise<MemorySnapshot>;
   /** Ends the process, at once, and waits until it is gone. Idempotent. */
   kill(): Promise<void>;
-  /** Closes the control connection and leaves the VM running. */
+  /** Closes the control connection and leaves the VM running. From then on only `kill` is of use, and `exited` is silent. */
   release(): void;
 }
 

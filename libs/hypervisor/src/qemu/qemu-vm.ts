@@ -191,7 +191,10 @@ const GUEST_EXITS: Readonly<Record<string, string>> = {
 
 /** A process that has ended is still there for its parent until that has asked for its status, as Node does by itself. */
 async function untilReaped(child: ChildProcess): Promise<void> {
-  if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  // `release` may have allowed the program to end before the child does.
+  child.ref();
+  await once(child, 'exit');
 }
 
 function exitStatus(child: ChildProcess | undefined): string {
