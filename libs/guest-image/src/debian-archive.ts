@@ -1,9 +1,10 @@
 import { existsSync } from 'node:fs';
-import { mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { arch } from 'node:process';
 import { WrennError } from '@wrenn/protocol/errors';
 import { CommandFailedError, runCommand } from './command.ts';
+import { place } from './durable-files.ts';
 
 /** Words of this machine's architecture, as each part of the field spells them. */
 export interface Architecture {
@@ -142,7 +143,7 @@ export async function openDebianArchive(options: ArchiveOptions): Promise<Debian
     for (const other of await readdir(debs)) {
       if (other.startsWith(`${pkg.name}_`)) await rm(join(debs, other));
     }
-    await rename(join(folder, file), deb);
+    await place(join(folder, file), deb);
     await rm(folder, { recursive: true });
   }
 }

@@ -20,8 +20,12 @@ export async function flushTree(root: string): Promise<void> {
   await flush(root);
 }
 
-/** Moves what is complete and flushed to its place, and makes the move itself durable. */
+/**
+ * Moves what is complete to its place so that it is whole there after a crash of the machine. The files of a folder
+ * must have been flushed before (`flushTree`).
+ */
 export async function place(from: string, to: string): Promise<void> {
+  await flush(from);
   await rename(from, to);
   await flush(dirname(to));
 }
@@ -43,7 +47,8 @@ export async function swapLink(link: string, target: string): Promise<void> {
   const partial = join(dirname(link), `.${randomUUID()}.partial`);
   try {
     await symlink(target, partial);
-    await place(partial, link);
+    await rename(partial, link);
+    await flush(dirname(link));
   } catch (error) {
     await rm(partial, { force: true });
     throw error;

@@ -96,6 +96,9 @@ export async function buildKernel({ wrennDir, archive, busybox, signal }: Kernel
   await stageGuestModules({ staged, release, available, busybox, signal });
 
   const target = (name: string) => join(wrennDir.kernels, `${name}-${version}`);
+  // Without its manifest a kernel counts as not prepared, so a crash from here on is mended by the next build.
+  const manifestPath = `${target('kernel')}.json`;
+  await rm(manifestPath, { force: true });
   await rm(target('modules'), { recursive: true, force: true });
   await flushTree(staged);
   await place(join(staged, 'lib', 'modules'), target('modules'));
@@ -111,7 +114,7 @@ export async function buildKernel({ wrennDir, archive, busybox, signal }: Kernel
     inputs: await kernelInputs(archive.codename, archive.architecture.debian),
     createdAt: new Date().toISOString(),
   };
-  await writeFileAtomically(join(wrennDir.kernels, `kernel-${version}.json`), `${JSON.stringify(manifest, null, 2)}\n`);
+  await writeFileAtomically(manifestPath, `${JSON.stringify(manifest, null, 2)}\n`);
   return manifest;
 }
 
