@@ -14,24 +14,25 @@ const REPOSITORY = join(import.meta.dirname, '..', '..', '..');
 /** One program of the platform as a process of its own, which a test may kill and start again. */
 export class Program {
   #child: ChildProcess | undefined;
-  readonly #script: string;
+  readonly #command: readonly [string, ...string[]];
   readonly #env: Readonly<Record<string, string>>;
   readonly logFile: string;
 
-  constructor(script: string, env: Readonly<Record<string, string>>, logFile: string) {
-    this.#script = script;
+  constructor(command: readonly [string, ...string[]], env: Readonly<Record<string, string>>, logFile: string) {
+    this.#command = command;
     this.#env = env;
     this.logFile = logFile;
   }
 
   get pid(): number {
-    if (this.#child?.pid === undefined) throw new Error(`${this.#script} does not run`);
+    if (this.#child?.pid === undefined) throw new Error(`${this.#command.join(' ')} does not run`);
     return this.#child.pid;
   }
 
   start(): void {
     const log = openSync(this.logFile, 'a');
-    this.#child = spawn(process.execPath, [join(REPOSITORY, this.#script)], {
+    const [program, ...args] = this.#command;
+    this.#child = spawn(program, args, {
       env: { ...process.env, ...this.#env },
       stdio: ['ignore', log, log],
     });
@@ -60,6 +61,10 @@ export interface Platform extends AsyncDisposable {
   call(method: string, path: string, body?: unknown): Promise<{ status: number; body: unknown }>;
 }
 
+function source(app: string): [string, string] {
+  return [process.execPath, join(REPOSITORY, 'apps', app, 'src', 'main.ts')];
+}
+
 /** A temporary WRENN_DIR that shares kernels and images with the machine's. */
 export async function temporaryWrennDir(): Promise<string> {
   const shared = wrennDir(process.env.WRENN_DIR ?? '/var/lib/wrenn');
@@ -85,7 +90,14 @@ export async function freePort(): Promise<number> {
   return address.port;
 }
 
-export async function startPlatform(env: Readonly<Record<string, string>> = {}): Promise<Platform> {
+export interface PlatformOptions {
+  /** Set for both programs, over the test's own environment. */
+  readonly env?: Readonly<Record<string, string>>;
+  /** Commands to start instead of the sources. */
+  readonly programs?: { readonly agent: readonly [string]; readonly controlPlane: readonly [string] };
+}
+
+export async function startPlatform({ env = {}, programs }: PlatformOptions = {}): Promise<Platform> {
   const dir = await temporaryWrennDir();
   const paths = wrennDir(dir);
   const [apiPort, agentPort] = [await freePort(), await freePort()];
@@ -98,8 +110,12 @@ export async function startPlatform(env: Readonly<Record<string, string>> = {}):
     LOG_LEVEL: 'debug',
     ...env,
   };
-  const agent = new Program('apps/host-agent/src/main.ts', common, join(paths.logs, 'agent.log'));
-  const controlPlane = new Program('apps/control-plane/src/main.ts', common, join(paths.logs, 'cp.log'));
+  const agent = new Program(programs?.agent ?? source('host-agent'), common, join(paths.logs, 'agent.log'));
+  const controlPlane = new Program(
+    programs?.controlPlane ?? source('control-plane'),
+    common,
+    join(paths.logs, 'cp.log'),
+  );
 
   const ready = () =>
     until('the platform is ready', 120_000, async () => {
