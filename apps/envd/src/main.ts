@@ -1,12 +1,10 @@
-import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { describeError, log } from './log.ts';
+import { spareAgent } from './process/oom-score.ts';
 import { startEnvd } from './start-envd.ts';
 import { ENVD_VERSION } from './version.ts';
 
 const DEFAULT_PORT = 49983;
-/** Out-of-memory killing spares the agent: without it nobody could look into the guest. */
-const AGENT_OOM_SCORE = '-900';
 
 const HELP = `envd, Wrenn's guest agent
 
@@ -52,7 +50,7 @@ async function run(): Promise<void> {
 
 /** A guest without its agent is lost with all that is in it, so a defect of one request is logged and survived. */
 function protectAgent(): void {
-  writeFileSync('/proc/self/oom_score_adj', AGENT_OOM_SCORE);
+  spareAgent();
   process.on('uncaughtException', (error) => log('error', 'uncaught exception', { error: describeError(error) }));
   process.on('unhandledRejection', (error) => log('error', 'unhandled rejection', { error: describeError(error) }));
 }

@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { mkdirSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { constants, tmpdir } from 'node:os';
+import { setImmediate } from 'node:timers/promises';
 import { createGuestState } from './guest-state.ts';
 import { describeError, log } from './log.ts';
 import { ProcessTable } from './process/process-table.ts';
@@ -41,13 +42,24 @@ export async function startEnvd(options: EnvdOptions): Promise<RunningEnvd> {
     );
     return handler;
   };
-  const server = createEnvdServer({ state, system: options.system ?? (guest ? realSystem : undefined), rpc });
+  let ready: Promise<void> = Promise.resolve();
+  const server = createEnvdServer({
+    state,
+    system: options.system ?? (guest ? realSystem : undefined),
+    rpc,
+    ready: () => ready,
+  });
   server.listen(options.port, options.host);
   await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
   // /health answers from here on; the rest is loaded before anybody asks, and before a snapshot is taken.
-  setImmediate(() => {
-    rpc().catch((error: unknown) => log('error', 'the RPC services cannot be loaded', { error: describeError(error) }));
-  });
+  ready = (async () => {
+    await setImmediate();
+    await rpc();
+    if (!guest) return;
+    const { warmUp } = await import('./warm-up.ts');
+    await warmUp(port, () => state.accessToken);
+  })().catch((error: unknown) => log('error', 'the warm-up failed', { error: describeError(error) }));
   const close = async () => {
     for (const process of table.running()) {
       try {
@@ -60,5 +72,5 @@ export async function startEnvd(options: EnvdOptions): Promise<RunningEnvd> {
     server.closeAllConnections();
     await once(server, 'close');
   };
-  return { port: (server.address() as AddressInfo).port, close, [Symbol.asyncDispose]: close };
+  return { port, close, [Symbol.asyncDispose]: close };
 }

@@ -1,4 +1,4 @@
-import { closeSync, existsSync, openSync, readFileSync, readSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readSync } from 'node:fs';
 import { WrennError } from '@wrenn/protocol/errors';
 import type { Account } from '../users/accounts.ts';
 
@@ -84,20 +84,4 @@ function isElf(path: string): boolean {
     closeSync(fd);
   }
   return head.toString('latin1') === '\x7fELF';
-}
-
-const OWN_OOM_SCORE = '/proc/self/oom_score_adj';
-/** Children go before envd when the guest runs out of memory; E2B's value. */
-const CHILD_OOM_SCORE = '100';
-
-/** Runs a synchronous spawn with the score that the child is to inherit, so that not even its first children lack it. */
-export function withChildOomScore<T>(guest: boolean, spawn: () => T): T {
-  if (!guest) return spawn();
-  const own = readFileSync(OWN_OOM_SCORE, 'utf8').trim();
-  writeFileSync(OWN_OOM_SCORE, CHILD_OOM_SCORE);
-  try {
-    return spawn();
-  } finally {
-    writeFileSync(OWN_OOM_SCORE, own);
-  }
 }

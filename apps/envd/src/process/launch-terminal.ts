@@ -11,7 +11,7 @@ import {
   startError,
   type TerminalSize,
 } from './launch.ts';
-import { withChildOomScore } from './launch-plan.ts';
+import { withChildScore } from './oom-score.ts';
 import { ProcessInput } from './process-input.ts';
 
 /** The native half of node-pty; its JavaScript half reads the terminal without regard to who keeps up. */
@@ -47,7 +47,7 @@ export function launchOnTerminal(options: LaunchOptions, size: TerminalSize, acc
   });
   let terminal: { fd: number; pid: number; pty: string };
   try {
-    terminal = withChildOomScore(options.guest, () =>
+    terminal = withChildScore(() =>
       pty.fork(
         options.plan.file,
         options.plan.args,

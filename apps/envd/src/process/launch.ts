@@ -5,7 +5,8 @@ import { constants, getPriority, setPriority } from 'node:os';
 import { WrennError } from '@wrenn/protocol/errors';
 import { errnoOf } from '../errors.ts';
 import { createPipe } from '../native/libc.ts';
-import { type LaunchPlan, withChildOomScore } from './launch-plan.ts';
+import type { LaunchPlan } from './launch-plan.ts';
+import { withChildScore } from './oom-score.ts';
 import type { OutputStream } from './output-chunk.ts';
 import { ProcessInput } from './process-input.ts';
 
@@ -15,7 +16,6 @@ export interface LaunchOptions {
   readonly command: string;
   readonly cwd: string;
   readonly environment: Record<string, string>;
-  readonly guest: boolean;
 }
 
 /** How a process ended. */
@@ -53,7 +53,7 @@ export async function launchOnPipes(options: LaunchOptions, wantsStdin: boolean)
   const theirs = [stdout.writeFd, stderr.writeFd, ...(stdin ? [stdin.readFd] : [])];
   let child: ChildProcess;
   try {
-    child = withChildOomScore(options.guest, () =>
+    child = withChildScore(() =>
       spawn(options.plan.file, options.plan.args, {
         argv0: options.plan.argv0,
         cwd: options.cwd,

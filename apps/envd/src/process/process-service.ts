@@ -58,7 +58,7 @@ export function createProcessService(options: ProcessServiceOptions): ServiceImp
     const environment = processEnvironment(account, state, config.envs, { guest, terminal: pty !== undefined });
     const path = findCommand(config.cmd, cwd, environment.PATH, account);
     const plan = planLaunch(config.cmd, path, config.args, account, pty ? 'terminal' : 'pipes');
-    const launch = { plan, command: config.cmd, cwd, environment, guest };
+    const launch = { plan, command: config.cmd, cwd, environment };
     const launched = pty
       ? launchOnTerminal(launch, terminalSize(pty) ?? DEFAULT_SIZE, account)
       : await launchOnPipes(launch, request.stdin ?? true);

@@ -14,6 +14,8 @@ export interface EnvdServerOptions {
   readonly system: GuestSystem | undefined;
   /** Loaded at the first call, or when whoever starts the server finds it convenient. */
   readonly rpc: () => Promise<RpcHandler>;
+  /** Resolves when everything is loaded that a snapshot should hold loaded. */
+  readonly ready: () => Promise<void>;
 }
 
 /** Longer than any proxy keeps a connection, so that it is never envd that closes one that is about to be used. */
@@ -74,7 +76,7 @@ function requireToken({ headers }: IncomingMessage, { accessToken }: GuestState)
   if (typeof given !== 'string' || !secretsEqual(accessToken, given)) throw new WrennError('unauthorized');
 }
 
-function createRoutes({ state, system }: EnvdServerOptions): ReadonlyMap<string, Route> {
+function createRoutes({ state, system, ready }: EnvdServerOptions): ReadonlyMap<string, Route> {
   // Each imports what it needs when it is called: a start must not wait for what only some guests use.
   const sendFile: Route = async (request, response, query) => {
     const { download } = await import('../files/download.ts');
@@ -126,6 +128,7 @@ function createRoutes({ state, system }: EnvdServerOptions): ReadonlyMap<string,
       'POST /snapshot/prepare',
       async (_request, response) => {
         const { syncFileSystems } = await import('../native/libc.ts');
+        await ready();
         await syncFileSystems();
         response.writeHead(204).end();
       },

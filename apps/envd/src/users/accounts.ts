@@ -30,6 +30,11 @@ export function findAccount(name: string): Account {
   return account;
 }
 
+/** Accounts of people: Debian gives them user ids from 1000 on, below those of the overflow user. */
+export function regularAccounts(): Account[] {
+  return accounts().filter(({ uid }) => uid >= 1000 && uid < 60_000);
+}
+
 /** The account that envd itself runs as. */
 export function ownAccount(): Account {
   const uid = process.getuid?.() ?? 0;
