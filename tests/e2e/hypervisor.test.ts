@@ -281,8 +281,9 @@ describe('a snapshot', () => {
 
   // Above 3 GiB the memory of an x86 microvm lies in two ranges; the snapshot holds one after the other.
   it.each([
-    { memoryMb: 256, ranges: [{ at: 0, size: 256, offset: 0 }] },
+    { vcpus: 1, memoryMb: 256, ranges: [{ at: 0, size: 256, offset: 0 }] },
     {
+      vcpus: 2,
       memoryMb: 3584,
       ranges: [
         { at: 3008, size: 64, offset: 3008 },
@@ -290,10 +291,10 @@ describe('a snapshot', () => {
       ],
     },
   ])(
-    'of $memoryMb MiB is what QEMU itself writes of the memory, after a boot and after a restore',
-    async ({ memoryMb, ranges }) => {
+    'of $vcpus vCPUs and $memoryMb MiB is what QEMU itself writes of the memory, after a boot and after a restore',
+    async ({ vcpus, memoryMb, ranges }) => {
       const slot = await guests.makeSlot();
-      const shape = { vcpus: 1, memoryMb };
+      const shape = { vcpus, memoryMb };
       let disk = await guests.makeOverlay();
       let vm = await boot(guests.spec('ranges', slot, disk, shape));
       await untilGuestIsUp(slot);
