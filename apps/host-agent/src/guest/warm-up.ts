@@ -36,18 +36,13 @@ export async function warmUpGuest(options: WarmUpOptions, signal: AbortSignal): 
   });
   const processes = createClient(Process, transport);
   const files = createClient(Filesystem, transport);
-  const run = async (script: string, limit: AbortSignal, pty = false) => {
-    const request = {
-      process: { cmd: '/bin/bash', args: ['-l', '-c', script] },
-      stdin: false,
-      ...(pty ? { pty: { size: { cols: 80, rows: 24 } } } : {}),
-    };
+  const run = async (script: string, limit: AbortSignal) => {
+    const request = { process: { cmd: '/bin/bash', args: ['-l', '-c', script] }, stdin: false };
     for await (const _event of processes.start(request, { signal: limit }));
   };
   const steps: ((limit: AbortSignal) => Promise<unknown>)[] = [
     (limit) => initGuest('template', hostIp, { accessToken: '', envs: {}, user, workdir, hostname: 'wrenn' }, limit),
     ...FIRST_PROGRAMS.map((program) => (limit: AbortSignal) => run(program, limit)),
-    (limit) => run(':', limit, true),
     (limit) => files.listDir({ path: workdir, depth: 1 }, { signal: limit }),
     (limit) => askGuest({ hostIp, method: 'GET', path: '/files?path=/etc/hostname' }, limit),
   ];
