@@ -1,39 +1,7 @@
-import { EnvironmentError } from '@wrenn/config/environment';
-import { pino } from 'pino';
-import { type ControlPlane, startControlPlane } from './control-plane.ts';
-import { readSettings, type Settings } from './settings.ts';
-import { PROGRAM_VERSION } from './version.ts';
+import { setFlagsFromString } from 'node:v8';
 
-const settings = settingsOrExit();
-const log = pino({ name: 'wrenn-cp', level: settings.logLevel });
-const stop = new AbortController();
-for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-  process.on(signal, () => {
-    // Asked a second time, somebody does not want to wait.
-    if (stop.signal.aborted) process.exit(1);
-    log.info({ signal }, 'stopping');
-    stop.abort();
-  });
-}
-
-let controlPlane: ControlPlane;
-try {
-  controlPlane = await startControlPlane({ ...settings, log });
-} catch (error) {
-  log.fatal({ err: error }, 'wrenn-cp does not start');
-  process.exit(1);
-}
-log.info({ port: controlPlane.port, apiKeyFile: controlPlane.apiKeyFile, version: PROGRAM_VERSION }, 'wrenn-cp serves');
-if (!stop.signal.aborted) await new Promise((resolve) => stop.signal.addEventListener('abort', resolve));
-await controlPlane[Symbol.asyncDispose]();
-log.info('stopped');
-
-function settingsOrExit(): Settings {
-  try {
-    return readSettings();
-  } catch (error) {
-    if (!(error instanceof EnvironmentError)) throw error;
-    process.stderr.write(`${error.message}\n`);
-    process.exit(2);
-  }
-}
+// What is read from guests lives for a moment. V8 frees it only when its space for young objects is full, which by
+// default grows to where hundreds of megabytes of buffers hang on it; kept small it is emptied often, and cheaply.
+setFlagsFromString('--semi-space-growth-factor=1');
+// After that, because loading the program is what would let it grow.
+await import('./serve.ts');

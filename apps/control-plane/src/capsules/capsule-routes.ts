@@ -7,6 +7,7 @@ import {
   createCapsuleRequestSchema,
   listCapsulesQuerySchema,
 } from '@wrenn/protocol/rest/capsule';
+import type { FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { clientGone } from '../http/client-gone.ts';
 import { errorResponses, type RouteDeps } from '../http/route-deps.ts';
@@ -37,8 +38,12 @@ export function capsuleRoutes(app: Server, deps: RouteDeps): void {
         tags: ['capsules'],
         summary: 'Create a capsule and wait until it runs',
         headers: idempotencyHeaders,
-        body: createCapsuleRequestSchema.prefault({}),
+        body: createCapsuleRequestSchema,
         response: { 201: capsuleSchema, ...errorResponses },
+      },
+      preValidation: async (request: FastifyRequest) => {
+        // Everything has a default.
+        request.body ??= {};
       },
     },
     async (request, reply) => {

@@ -136,6 +136,11 @@ describe('a create', () => {
     );
   });
 
+  it('takes no body for "all defaults"', async () => {
+    const { status, body } = await platform.call('/v1/capsules', { method: 'POST' });
+    expect([status, body.template, body.vcpus, body.memory_mb]).toEqual([201, 'minimal', 1, 512]);
+  });
+
   it.each([
     [{ template: 'nowhere' }, 404, 'template_not_found'],
     [{ vcpus: 999 }, 400, 'invalid_shape'],

@@ -2,6 +2,8 @@ import { Readable } from 'node:stream';
 import type { ExecResponse } from '@wrenn/protocol/rest/exec';
 import type { OutputCollector } from './output-collector.ts';
 
+const PIECE_BYTES = 16 * 1024;
+
 /** An exec answer without its output. */
 export type ExecHead = Omit<
   ExecResponse,
@@ -34,12 +36,19 @@ function* pieces(head: ExecHead, stdout: OutputCollector, stderr: OutputCollecto
 function* textPieces(output: OutputCollector): Generator<string> {
   // Not at its end: a character that the limit cut in two is left out.
   const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
-  for (const block of output.blocks()) yield JSON.stringify(decoder.decode(block, { stream: true })).slice(1, -1);
+  for (const piece of cut(output)) yield JSON.stringify(decoder.decode(piece, { stream: true })).slice(1, -1);
+}
+
+/** Small, so that what is made of them is gone again soon. */
+function* cut(output: OutputCollector): Generator<Buffer> {
+  for (const block of output.blocks()) {
+    for (let at = 0; at < block.length; at += PIECE_BYTES) yield block.subarray(at, at + PIECE_BYTES);
+  }
 }
 
 function* base64Pieces(output: OutputCollector): Generator<string> {
   let rest: Buffer = Buffer.alloc(0);
-  for (const block of output.blocks()) {
+  for (const block of cut(output)) {
     const bytes = rest.length > 0 ? Buffer.concat([rest, block]) : block;
     const whole = bytes.length - (bytes.length % 3);
     yield bytes.toString('base64', 0, whole);
