@@ -1,9 +1,7 @@
-import { Agent } from 'node:http';
 import { createClient } from '@connectrpc/connect';
-import { createConnectTransport } from '@connectrpc/connect-node';
 import { Filesystem } from '@wrenn/protocol/gen/filesystem/filesystem_pb';
-import { Process } from '@wrenn/protocol/gen/process/process_pb';
-import { askGuest, ENVD_PORT } from './guest-connection.ts';
+import { askGuest } from './guest-connection.ts';
+import { guestTransport, runGuestProgram } from './guest-programs.ts';
 import { initGuest } from './init-guest.ts';
 
 export interface WarmUpOptions {
@@ -27,23 +25,14 @@ const FIRST_PROGRAMS = ['python3 -c pass', 'node -e 0'];
  */
 export async function warmUpGuest(options: WarmUpOptions, signal: AbortSignal): Promise<unknown[]> {
   const { hostIp, user, workdir, timeoutMs } = options;
-  // Connections that stay open would be in the snapshot without another end.
-  using agent = closing(new Agent({ keepAlive: false }));
-  const transport = createConnectTransport({
-    httpVersion: '1.1',
-    baseUrl: `http://${hostIp}:${ENVD_PORT}`,
-    nodeOptions: { agent: agent.agent },
-  });
-  const processes = createClient(Process, transport);
-  const files = createClient(Filesystem, transport);
-  const run = async (script: string, limit: AbortSignal) => {
-    const request = { process: { cmd: '/bin/bash', args: ['-l', '-c', script] }, stdin: false };
-    for await (const _event of processes.start(request, { signal: limit }));
-  };
+  const transport = guestTransport(hostIp);
+  const settings = { accessToken: '', envs: {}, user, workdir, hostname: 'wrenn' };
   const steps: ((limit: AbortSignal) => Promise<unknown>)[] = [
-    (limit) => initGuest('template', hostIp, { accessToken: '', envs: {}, user, workdir, hostname: 'wrenn' }, limit),
-    ...FIRST_PROGRAMS.map((program) => (limit: AbortSignal) => run(program, limit)),
-    (limit) => files.listDir({ path: workdir, depth: 1 }, { signal: limit }),
+    (limit) => initGuest('template', hostIp, settings, limit),
+    ...FIRST_PROGRAMS.map((script) => (limit: AbortSignal) => {
+      return runGuestProgram(transport, { cmd: '/bin/bash', args: ['-l', '-c', script] }, limit);
+    }),
+    (limit) => createClient(Filesystem, transport).listDir({ path: workdir, depth: 1 }, { signal: limit }),
     (limit) => askGuest({ hostIp, method: 'GET', path: '/files?path=/etc/hostname' }, limit),
   ];
   const problems: unknown[] = [];
@@ -53,8 +42,4 @@ export async function warmUpGuest(options: WarmUpOptions, signal: AbortSignal): 
     signal.throwIfAborted();
   }
   return problems;
-}
-
-function closing(agent: Agent): Disposable & { agent: Agent } {
-  return { agent, [Symbol.dispose]: () => agent.destroy() };
 }

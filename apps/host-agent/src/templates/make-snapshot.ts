@@ -4,6 +4,7 @@ import type { Hypervisor } from '@wrenn/hypervisor/hypervisor';
 import type { Logger } from 'pino';
 import type { VmCgroups } from '../confinement/vm-cgroups.ts';
 import { checkFreeSpace, createBaseOverlay, createBlankOverlay } from '../disk/overlay.ts';
+import { growFileSystem } from '../guest/grow-file-system.ts';
 import { prepareGuestForSnapshot, waitForGuest } from '../guest/init-guest.ts';
 import { warmUpGuest } from '../guest/warm-up.ts';
 import type { SlotPool } from '../network/slot-pool.ts';
@@ -65,6 +66,7 @@ export async function makeTemplateSnapshot(
   try {
     await whileRunning(vm, signal, async (alive) => {
       await waitForGuest(slot.hostIp, alive);
+      if (inputs.diskMb * MIB > image.manifest.sizeBytes) await growFileSystem(slot.hostIp, alive);
       const { defaultUser: user, defaultWorkdir: workdir } = image.manifest;
       const problems = await warmUpGuest({ hostIp: slot.hostIp, user, workdir, timeoutMs: WARM_UP_STEP_MS }, alive);
       if (problems.length > 0)
