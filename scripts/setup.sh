@@ -65,13 +65,20 @@ install_debian_packages() {
   [ "$(id -u)" = 0 ] || fail 'only root can install packages. Run this once:' \
     "  sudo apt-get update && sudo apt-get install -y --no-install-recommends ${missing[*]}"
   # The lists are fetched where apt has none, or where they are so old that a download fails.
-  if ! apt-cache show "${missing[@]}" >/dev/null 2>&1; then
+  if ! can_be_installed "${missing[@]}"; then
     step 'reading package lists' apt_get update || fail 'apt-get update failed; is the network there?'
   fi
   step "installing ${#missing[@]} Debian packages" apt_get install --no-install-recommends "${missing[@]}" && return 0
   step 'reading package lists again' apt_get update || fail 'apt-get update failed; is the network there?'
   step "installing ${#missing[@]} Debian packages" apt_get install --no-install-recommends "${missing[@]}" ||
     fail 'apt-get could not install the packages; its last lines are above.'
+}
+
+# Whether apt knows a version of every one of these packages.
+can_be_installed() {
+  local versions
+  versions=$(LC_ALL=C apt-cache policy "$@" 2>/dev/null | grep -c '^  Candidate: [^(]')
+  [ "$versions" -eq $# ]
 }
 
 # Whether node_modules holds just what package-lock.json asks for, as `npm install` leaves it.
@@ -86,6 +93,14 @@ node_modules_is_current() {
   '
 }
 
+# npm before version 10 makes no link for a program named "node".
+link_node() {
+  local node
+  for node in node_modules/node-linux-*/bin/node; do
+    [ -e node_modules/.bin/node ] || ! [ -x "$node" ] || ln -s "../${node#node_modules/}" node_modules/.bin/node
+  done
+}
+
 install_npm_packages() {
   local stamp=node_modules/.wrenn-lock-sum sum
   sum=$(sha256sum <package-lock.json)
@@ -98,6 +113,7 @@ install_npm_packages() {
       step 'installing npm packages, as the lock file allows' npm install --no-save --no-progress --loglevel=error ||
       fail 'npm could not install the packages; its last lines are above.'
   fi
+  link_node
   [ -x node_modules/.bin/node ] || fail "npm installed no Node.js for $(uname -m); Wrenn runs on x86_64 and aarch64."
   printf '%s\n' "$sum" >"$stamp"
 }
