@@ -52,6 +52,8 @@ describe('minimal', { timeout: LONG_MS }, () => {
     const shell = (user: string, script: string) => vm.run(user, '/bin/bash', '-lc', script);
     const python = await shell('user', 'id -un; pwd; python3 -c "print(6*7)"');
     expect(python).toEqual({ output: 'user\n/home/user\n42\n', exitCode: 0 });
+    // Capabilities of files came along: without them only root may ping.
+    expect((await shell('user', 'ping -c1 -W9 127.0.0.1 >/dev/null && echo pong')).output).toBe('pong\n');
     const node = await shell('user', 'node -p "6*7"; npm --version; sudo -n id -u');
     expect(node.output).toMatch(/^42\n\d+\.\d+\.\d+\n0\n$/);
     const tools =
