@@ -1,0 +1,101 @@
+import { readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type Client, createClient, type Interceptor } from '@connectrpc/connect';
+import { createConnectTransport } from '@connectrpc/connect-node';
+import { wrennDir } from '@wrenn/config/wrenn-dir';
+import { ensureLocalPki } from '@wrenn/pki/local-pki';
+import { Process } from '@wrenn/protocol/gen/process/process_pb';
+import { HostService } from '@wrenn/protocol/gen/wrenn/host/v1/host_pb';
+import { Program, temporaryWrennDir } from './platform.ts';
+import { until } from './until.ts';
+
+const MAIN = join(import.meta.dirname, '..', '..', '..', 'apps', 'host-agent', 'src', 'main.ts');
+const START_TIMEOUT_MS = 60_000;
+
+/** wrenn-agent as a process of its own, on a WRENN_DIR of its own, which a test may kill and start again. */
+export class TestAgent {
+  readonly dir: string;
+  readonly #program: Program;
+  #readyLines = 0;
+  #client: Client<typeof HostService> | undefined;
+
+  private constructor(dir: string) {
+    this.dir = dir;
+    const env = { WRENN_DIR: dir, WRENN_HOST_LISTEN_ADDR: '127.0.0.1:0', LOG_LEVEL: 'info' };
+    this.#program = new Program([process.execPath, MAIN], env, join(wrennDir(dir).logs, 'agent.log'));
+  }
+
+  static async create(dir?: string): Promise<TestAgent> {
+    return new TestAgent(dir ?? (await temporaryWrennDir()));
+  }
+
+  get client(): Client<typeof HostService> {
+    if (!this.#client) throw new Error('the agent does not run');
+    return this.#client;
+  }
+
+  get pid(): number {
+    return this.#program.pid;
+  }
+
+  async start(): Promise<void> {
+    this.#program.start();
+    let lines: string[] = [];
+    await until('the agent is ready', START_TIMEOUT_MS, async () => {
+      lines = (await this.log()).split('\n').filter((line) => line.includes('"agent is ready"'));
+      return lines.length > this.#readyLines;
+    });
+    this.#readyLines = lines.length;
+    const { port } = JSON.parse(lines.at(-1) ?? '{}') as { port: number };
+    const pki = await ensureLocalPki(this.dir);
+    this.#client = createClient(
+      HostService,
+      createConnectTransport({
+        httpVersion: '2',
+        baseUrl: `https://127.0.0.1:${port}`,
+        nodeOptions: { ca: pki.caCertPem, cert: pki.controlPlane.certPem, key: pki.controlPlane.keyPem },
+      }),
+    );
+  }
+
+  async stop(signal: 'SIGTERM' | 'SIGKILL'): Promise<void> {
+    this.#client = undefined;
+    await this.#program.end(signal);
+  }
+
+  async log(): Promise<string> {
+    return readFile(this.#program.logFile, 'utf8').catch(() => '');
+  }
+
+  /** Destroys every VM, stops the agent and removes its folder. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#client) await this.start();
+    const { vms } = await this.client.listVms({});
+    await Promise.all(vms.map(({ id }) => this.client.destroyVm({ id })));
+    await this.stop('SIGTERM');
+    await rm(this.dir, { recursive: true });
+  }
+}
+
+/** Runs a shell command in a guest and returns its output; undefined when the guest ended before the command did. */
+export async function runInGuest(hostIp: string, token: string, script: string): Promise<string | undefined> {
+  const withToken: Interceptor = (next) => (request) => {
+    request.header.set('X-Access-Token', token);
+    return next(request);
+  };
+  const transport = createConnectTransport({
+    httpVersion: '1.1',
+    baseUrl: `http://${hostIp}:49983`,
+    interceptors: [withToken],
+  });
+  const decoder = new TextDecoder();
+  let output = '';
+  const request = { process: { cmd: '/bin/sh', args: ['-c', script] }, stdin: false };
+  for await (const { event } of createClient(Process, transport).start(request, { timeoutMs: 60_000 })) {
+    if (event?.event.case === 'data' && event.event.value.output.case === 'stdout') {
+      output += decoder.decode(event.event.value.output.value, { stream: true });
+    }
+    if (event?.event.case === 'end') return output;
+  }
+  return undefined;
+}
