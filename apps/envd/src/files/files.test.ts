@@ -82,6 +82,14 @@ describe('uploading', () => {
     expect(statSync('/dev/null').isCharacterDevice()).toBe(true);
   });
 
+  it('writes files of /proc, beside which none can be made', async () => {
+    const comm = `/proc/${process.pid}/comm`;
+    const own = readFileSync(comm, 'utf8');
+    expect((await put(comm, 'renamed')).status).toBe(200);
+    expect(readFileSync(comm, 'utf8')).toBe('renamed\n');
+    writeFileSync(comm, own.trim());
+  });
+
   it('keeps metadata of headers, and replaces all of it with the file', async () => {
     const first = await put(at('meta.txt'), '1', { 'X-Metadata-Author': 'Ada', 'X-Metadata-Empty': '' });
     expect(await first.json()).toMatchObject([{ metadata: { author: 'Ada', empty: '' } }]);

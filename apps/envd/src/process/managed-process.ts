@@ -43,7 +43,6 @@ export class ManagedProcess {
   readonly #launched: LaunchedProcess;
   readonly #openSources: Set<OutputSource>;
   #end: ProcessEnd | undefined;
-  #behind = false;
   #afterExit: { bytes: number; quietLooks: number } | undefined;
   #deadline: { timer: NodeJS.Timeout; timeoutMs: number; passed: boolean } | undefined;
   #resolveEnd: (end: ProcessEnd) => void = () => {};
@@ -139,9 +138,9 @@ export class ManagedProcess {
     });
   }
 
+  /** After the exit nothing pauses: what is left is no more than the pipes hold, and a stuck client delays no end. */
   #setPaused(behind: boolean): void {
-    this.#behind = behind;
-    if (this.#afterExit) this.#afterExit.quietLooks = 0;
+    if (this.#afterExit) return;
     for (const { socket } of this.#openSources) {
       if (behind) socket.pause();
       else socket.resume();
@@ -153,11 +152,11 @@ export class ManagedProcess {
   async #drain(exit: ProcessExit): Promise<void> {
     if (this.#deadline) clearTimeout(this.#deadline.timer);
     const after = { bytes: 0, quietLooks: 0 };
+    this.#setPaused(false);
     this.#afterExit = after;
     if (this.#openSources.size > 0) {
       await new Promise<void>((resolve) => {
         const timer = setInterval(() => {
-          if (this.#behind) return;
           after.quietLooks += 1;
           const all = after.bytes >= MAX_AFTER_EXIT_BYTES * this.#launched.sources.length;
           if (after.quietLooks > QUIET_LOOKS || all) finish();

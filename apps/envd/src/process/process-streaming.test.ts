@@ -78,6 +78,25 @@ describe('large output', () => {
     expect(tail).toContain('"status":"exit status 0"');
   }, 60_000);
 
+  it('ends a process at its exit though a client that does not read is attached', async () => {
+    const client = createClients(envd.url).process;
+    const events = client
+      .start(shell('head -c 400000 /dev/zero; read go; head -c 60000 /dev/zero; exit 2'))
+      [Symbol.asyncIterator]();
+    const { value } = await events.next();
+    const pid = value?.event?.event.case === 'start' ? value.event.event.value.pid : 0;
+    const selector = { selector: { case: 'pid', value: pid } } as const;
+    await client.sendInput({ process: selector, input: { input: { case: 'stdin', value: Buffer.from('\n') } } });
+    await until('it is no longer listed', async () => (await client.list({})).processes.length === 0);
+    let received = 0;
+    let exitCode: number | undefined;
+    for await (const { event } of { [Symbol.asyncIterator]: () => events }) {
+      if (event?.event.case === 'data') received += event.event.value.output.value?.length ?? 0;
+      if (event?.event.case === 'end') exitCode = event.event.value.exitCode;
+    }
+    expect({ received, exitCode }).toEqual({ received: 460_000, exitCode: 2 });
+  });
+
   it('lets a process go on when the client that held it goes away', async () => {
     const client = createClients(envd.url).process;
     const abort = new AbortController();
