@@ -13,10 +13,7 @@ export interface LaunchPlan {
 
 const BUNDLED_SETPRIV = '/opt/wrenn/bin/setpriv';
 const BUNDLED_LIBRARIES = '/opt/wrenn/lib';
-const LOADERS: Partial<Record<string, string>> = {
-  x64: `${BUNDLED_LIBRARIES}/ld-linux-x86-64.so.2`,
-  arm64: `${BUNDLED_LIBRARIES}/ld-linux-aarch64.so.1`,
-};
+const BUNDLED_LOADER = `${BUNDLED_LIBRARIES}/ld.so`;
 
 /**
  * The spawning calls of Node and node-pty can set a user and a group but not supplementary groups: Node's drops them all,
@@ -66,10 +63,9 @@ function setprivCommand(command: string): readonly [string, ...string[]] {
 
 function findSetpriv(): readonly [string, ...string[]] | undefined {
   if (existsSync(BUNDLED_SETPRIV)) {
-    const loader = LOADERS[process.arch];
     // The bundled program needs the bundled libraries, unless what lies there is a script that sees to it.
-    if (loader === undefined || !isElf(BUNDLED_SETPRIV) || !existsSync(loader)) return [BUNDLED_SETPRIV];
-    return [loader, '--library-path', BUNDLED_LIBRARIES, BUNDLED_SETPRIV];
+    if (!isElf(BUNDLED_SETPRIV) || !existsSync(BUNDLED_LOADER)) return [BUNDLED_SETPRIV];
+    return [BUNDLED_LOADER, '--library-path', BUNDLED_LIBRARIES, BUNDLED_SETPRIV];
   }
   const system = ['/usr/bin/setpriv', '/bin/setpriv'].find((path) => existsSync(path));
   return system === undefined ? undefined : [system];

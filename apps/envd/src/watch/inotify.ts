@@ -52,14 +52,13 @@ export class Inotify {
   readonly #fd: number;
   readonly #onEvents: (events: InotifyEvent[]) => void;
   readonly #buffer = Buffer.allocUnsafe(READ_BYTES);
-  readonly #onSignal = () => this.drain();
   #closed = false;
 
   constructor(onEvents: (events: InotifyEvent[]) => void) {
     this.#onEvents = onEvents;
     this.#fd = inotifyInit();
-    // Before the kernel may send it: unhandled, the signal would end the process.
-    process.on('SIGIO', this.#onSignal);
+    listenForSignals();
+    open.add(this);
     signalWhenReadable(this.#fd);
   }
 
@@ -106,13 +105,24 @@ export class Inotify {
     if (events.length > 0) this.#onEvents(events);
   }
 
-  /** The signal's handler stays: one may be on its way. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    open.delete(this);
     closeSync(this.#fd);
-    setImmediate(() => process.off('SIGIO', this.#onSignal));
   }
+}
+
+const open = new Set<Inotify>();
+let listening = false;
+
+/** Before the kernel may send the first signal, and for good: one that comes when nobody listens ends the process. */
+function listenForSignals(): void {
+  if (listening) return;
+  listening = true;
+  process.on('SIGIO', () => {
+    for (const inotify of open) inotify.drain();
+  });
 }
 
 function indexOrEnd(name: string): number {
