@@ -1,16 +1,11 @@
 import { z } from 'zod';
+import { hypervisorIdentitySchema } from './hypervisor-identity.ts';
 
 const processRecord = z.object({
   pid: z.number().int(),
   startTicks: z.string(),
   controlSocket: z.string(),
-  identity: z.object({
-    kind: z.enum(['qemu', 'firecracker']),
-    version: z.string(),
-    accelerator: z.enum(['kvm', 'tcg']),
-    arch: z.string(),
-    cpu: z.string(),
-  }),
+  identity: hypervisorIdentitySchema,
 });
 
 /** Where a VM is in its life. Written before the step that it names is begun. */

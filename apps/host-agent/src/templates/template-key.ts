@@ -3,6 +3,7 @@ import { stat } from 'node:fs/promises';
 import type { GuestImage, GuestKernel } from '@wrenn/guest-image/catalog';
 import type { HypervisorIdentity, VmShape } from '@wrenn/hypervisor/hypervisor';
 import { z } from 'zod';
+import { hypervisorIdentitySchema } from '../journal/hypervisor-identity.ts';
 
 /** Raised when the way in which snapshots are made changes, so that older ones are not used any more. */
 const SNAPSHOT_FORMAT = 2;
@@ -17,13 +18,7 @@ export const templateInputsSchema = z.object({
   kernelSum: z.string(),
   shape: z.object({ vcpus: z.number().int(), memoryMb: z.number().int() }),
   diskMb: z.number().int(),
-  hypervisor: z.object({
-    kind: z.enum(['qemu', 'firecracker']),
-    version: z.string(),
-    accelerator: z.enum(['kvm', 'tcg']),
-    arch: z.string(),
-    cpu: z.string(),
-  }),
+  hypervisor: hypervisorIdentitySchema,
 });
 
 /** Everything that a template's memory snapshot depends on. */

@@ -67,11 +67,14 @@ export class TemplateStore {
 
   /** Whether a snapshot from which a VM did not start is damaged. It is removed then, and the next `get` makes it anew. */
   async discardIfBroken(snapshot: TemplateSnapshot): Promise<boolean> {
-    const { key } = snapshot;
-    const current = await this.#snapshots.get(key)?.catch(() => undefined);
-    // Somebody else has replaced it already.
-    if (current !== snapshot) return true;
-    return !(await this.#recheck(key));
+    // Otherwise somebody else has replaced it already.
+    if (this.#ready.get(snapshot.key) !== snapshot) return true;
+    return !(await this.#recheck(snapshot.key));
+  }
+
+  /** Removes a snapshot; the next `get` makes it anew. */
+  async discard(snapshot: TemplateSnapshot): Promise<void> {
+    if (this.#ready.get(snapshot.key) === snapshot) await this.#remove(snapshot.key);
   }
 
   /**
@@ -114,9 +117,7 @@ export class TemplateStore {
       const snapshot = await entry.catch(() => undefined);
       if (this.#closed.signal.aborted) return;
       if (!snapshot || (await isCurrent(snapshot.inputs)) || this.#snapshots.get(key) !== entry) continue;
-      this.#snapshots.delete(key);
-      this.#ready.delete(key);
-      await removeFolder(join(this.#options.dir.templateSnapshots, key));
+      await this.#remove(key);
       this.#options.log.info({ key, inputs: snapshot.inputs }, 'removed an outdated template snapshot');
     }
   }
@@ -136,6 +137,14 @@ export class TemplateStore {
     await makeTemplateSnapshot(resources, source, final, log, signal);
     log.info({ key, durationMs: Math.round(performance.now() - started) }, 'template snapshot made');
     return this.#use(final, key, source.inputs);
+  }
+
+  async #remove(key: string): Promise<void> {
+    this.#ready.delete(key);
+    const removal = removeFolder(join(this.#options.dir.templateSnapshots, key)).then(() => undefined);
+    // Callers of `get` wait until the place is free.
+    this.#snapshots.set(key, removal);
+    await removal;
   }
 
   /** Checks content now; callers of `get` wait for it. */

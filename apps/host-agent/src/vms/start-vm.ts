@@ -18,6 +18,11 @@ import { vmSpec } from './vm-spec.ts';
 /** A restored guest answers within a second; under emulation on a busy machine it may take long. */
 const INIT_TIMEOUT_MS = 30_000;
 
+/** The hypervisor could not start from a template's snapshot, as when it is damaged, or of a hypervisor built otherwise. */
+export class SnapshotRefusedError extends Error {
+  override readonly name = 'SnapshotRefusedError';
+}
+
 export interface StartContext {
   readonly dir: WrennDir;
   readonly journal: Journal;
@@ -59,7 +64,12 @@ export async function startVm(
     cgroupProcs,
     runDir: folder.runDir,
   });
-  const vm = await trace.step('restore', () => hypervisor.restore(spec, snapshot.memory, signal));
+  const vm = await trace.step('restore', () =>
+    hypervisor.restore(spec, snapshot.memory, signal).catch((error: unknown) => {
+      if (signal.aborted || asHostDiskFull(error)) throw error;
+      throw new SnapshotRefusedError('the hypervisor does not start from the snapshot', { cause: error });
+    }),
+  );
   entry.process = vm;
   entry.record = { ...entry.record, process: vm.process };
   await settleAll([

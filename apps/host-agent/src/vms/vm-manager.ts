@@ -8,12 +8,12 @@ import type { Journal } from '../journal/journal.ts';
 import type { VmRecord } from '../journal/vm-record.ts';
 import type { ClaimOwner } from '../network/claims.ts';
 import type { VmResources } from '../templates/make-snapshot.ts';
-import type { TemplateStore } from '../templates/template-store.ts';
+import type { TemplateSnapshot, TemplateStore } from '../templates/template-store.ts';
 import { freeVm } from './free-vm.ts';
 import { KeyedQueue } from './keyed-queue.ts';
 import { planVm, type VmPlan } from './plan-vm.ts';
 import { recoverVms } from './recover-vms.ts';
-import { startError, startVm } from './start-vm.ts';
+import { SnapshotRefusedError, startError, startVm } from './start-vm.ts';
 import { Trace } from './trace.ts';
 import type { VmEntry, VmRequest } from './vm.ts';
 import { type VmChange, VmEvents } from './vm-events.ts';
@@ -166,11 +166,20 @@ export class VmManager {
         const failure = startError(error, signal);
         const console = await readTail(this.#folder(entry).console, 2000).catch(() => Buffer.alloc(0));
         log.error({ vm: request.id, err: failure, console: console.toString() }, 'VM could not be started');
-        await this.#remove(entry);
+        await this.#remove(entry).catch((rest: unknown) => {
+          log.error({ vm: request.id, err: rest }, 'what is left of a VM that did not start cannot be freed yet');
+        });
         const worthAnother = attempt === 1 && !signal.aborted && !asHostDiskFull(failure);
-        if (!worthAnother || !(await templates.discardIfBroken(snapshot))) throw failure;
+        if (!worthAnother || !(await this.#mendSnapshot(snapshot, error))) throw failure;
       }
     }
+  }
+
+  /** Whether a new snapshot will be made in place of the one from which a VM did not start. */
+  async #mendSnapshot(snapshot: TemplateSnapshot, error: unknown): Promise<boolean> {
+    if (!(error instanceof SnapshotRefusedError)) return this.#options.templates.discardIfBroken(snapshot);
+    await this.#options.templates.discard(snapshot);
+    return true;
   }
 
   /** Follows the VM's process to its end. */
