@@ -99,8 +99,8 @@ describe('commands in the background', () => {
     await expect(command.wait()).rejects.toBeInstanceOf(CommandExitError);
     expect(await commands.kill(command.pid)).toBe(false);
     await until('the child is gone too', async () => {
-      const { stdout } = await commands.run(`ps -o stat= -p ${child} || true`);
-      return stdout.trim() === '' || stdout.startsWith('Z');
+      const { stdout } = await commands.run(`grep ^State: /proc/${child}/status 2>&1 || true`);
+      return stdout.includes('No such file') || stdout.includes('zombie');
     });
   });
 
