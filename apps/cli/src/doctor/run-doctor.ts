@@ -17,8 +17,8 @@ import { checkWrennDir } from './wrenn-dir.ts';
 const COLOURS = { ok: 'green', warn: 'yellow', fail: 'red' } as const;
 
 /** Checks the machine and prints what it found. */
-export async function runDoctor(cli: Cli, json: boolean): Promise<void> {
-  const sections = await examine(readWrennDir(), cli.signal);
+export async function runDoctor(cli: Cli, { json, full }: { json: boolean; full: boolean }): Promise<void> {
+  const sections = await examine(readWrennDir(), full, cli.signal);
   const findings = sections.flatMap((section) => section.findings);
   cli.exitCode = exitCodeFor(findings);
   if (json) {
@@ -34,7 +34,7 @@ export async function runDoctor(cli: Cli, json: boolean): Promise<void> {
   print(`\n${summary(findings)}`);
 }
 
-function checksOf(dir: WrennDir): Check[] {
+function checksOf(dir: WrennDir, full: boolean): Check[] {
   return [
     { title: 'Machine', run: checkMachine },
     { title: 'Virtualisation', run: checkVirtualisation },
@@ -42,7 +42,7 @@ function checksOf(dir: WrennDir): Check[] {
       title: 'Packages',
       run: async (signal) => [...(await checkPackages(signal)), ...(await checkPostgres(dir, signal))],
     },
-    { title: 'Guest', run: (signal) => checkImages(dir, signal) },
+    { title: 'Guest', run: (signal) => checkImages(dir, full, signal) },
     { title: 'Network', run: checkNetwork },
     { title: 'Limits', run: checkCgroups },
     { title: 'Storage', run: async () => [...(await checkWrennDir(dir)), ...(await checkDisk(dir))] },
@@ -50,11 +50,15 @@ function checksOf(dir: WrennDir): Check[] {
   ];
 }
 
-async function examine(dir: WrennDir, signal: AbortSignal): Promise<{ title: string; findings: Finding[] }[]> {
+async function examine(
+  dir: WrennDir,
+  full: boolean,
+  signal: AbortSignal,
+): Promise<{ title: string; findings: Finding[] }[]> {
   using progress = startProgress('looking');
   const open = new Set<string>();
   return await Promise.all(
-    checksOf(dir).map(async (check) => {
+    checksOf(dir, full).map(async (check) => {
       open.add(check.title);
       const findings = await runCheck(check, signal);
       open.delete(check.title);
