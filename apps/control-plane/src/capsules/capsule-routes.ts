@@ -10,12 +10,11 @@ import {
 import type { FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { clientGone } from '../http/client-gone.ts';
-import { errorResponses, type RouteDeps } from '../http/route-deps.ts';
+import { errorResponses, noContent, type RouteDeps } from '../http/route-deps.ts';
 import type { Server } from '../http/server.ts';
 import { toCapsuleBody } from './capsule-body.ts';
 import { createCapsule, destroyCapsule, listCapsules, requireCapsule, requireRunning } from './capsules.ts';
 
-const noContent = z.null().meta({ description: 'Done.' });
 const idempotencyHeaders = z.object({
   'idempotency-key': z
     .string()

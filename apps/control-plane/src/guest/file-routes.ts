@@ -13,13 +13,12 @@ import {
 import type { FastifyReply } from 'fastify';
 import { z } from 'zod';
 import { clientGone } from '../http/client-gone.ts';
-import { errorResponses, type RouteDeps, sendStream, useGuest } from '../http/route-deps.ts';
+import { errorResponses, noContent, type RouteDeps, sendStream, useGuest } from '../http/route-deps.ts';
 import type { Server } from '../http/server.ts';
 import { listDir, makeDir, readFile, removePath, writeFile } from './files.ts';
 import type { Guest } from './guest.ts';
 import { discardBody, receiveFile } from './upload.ts';
 
-const noContent = z.null().meta({ description: 'Done.' });
 const fileBytes = z.string().meta({ format: 'binary', description: 'The bytes of the file.' });
 
 export function fileRoutes(app: Server, deps: RouteDeps): void {

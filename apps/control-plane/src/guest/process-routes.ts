@@ -11,15 +11,13 @@ import {
   processListSchema,
   processParamsSchema,
 } from '@wrenn/protocol/rest/exec';
-import { z } from 'zod';
 import { clientGone } from '../http/client-gone.ts';
-import { errorResponses, type RouteDeps, sendStream, useGuest } from '../http/route-deps.ts';
+import { errorResponses, noContent, type RouteDeps, sendStream, useGuest } from '../http/route-deps.ts';
 import type { Server } from '../http/server.ts';
 import { execInBackground, execToEnd } from './exec.ts';
 import { execJson } from './exec-json.ts';
 import { type Command, listProcesses, signalProcess } from './processes.ts';
 
-const noContent = z.null().meta({ description: 'Done.' });
 const BACKGROUND_START_TIMEOUT_MS = 60_000;
 
 export function processRoutes(app: Server, deps: RouteDeps): void {

@@ -1,6 +1,7 @@
 import type { Readable } from 'node:stream';
 import { errorResponseSchema } from '@wrenn/protocol/rest/error';
 import type { FastifyReply } from 'fastify';
+import { z } from 'zod';
 import type { CapsuleActivity } from '../capsules/activity.ts';
 import { type Caller, type CapsulesDeps, requireRunning } from '../capsules/capsules.ts';
 import type { Db } from '../database/database.ts';
@@ -20,6 +21,9 @@ export interface RouteDeps {
 
 /** The errors that every route may answer, for the OpenAPI document. */
 export const errorResponses = { '4xx': errorResponseSchema, '5xx': errorResponseSchema } as const;
+
+/** The body of a 204. */
+export const noContent = z.null().meta({ description: 'Done.' });
 
 /** A guest in use: as long as it is not disposed its capsule is not idle. */
 export interface GuestInUse extends Disposable {
