@@ -31,6 +31,7 @@ export async function watchHost(host: Host, events: HostEvents, options: WatchOp
   let retryMs = FIRST_RETRY_MS;
   let heardAt = performance.now();
   let silent = false;
+  let isNew = true;
   while (!signal.aborted) {
     try {
       await host.hello(signal);
@@ -39,10 +40,13 @@ export async function watchHost(host: Host, events: HostEvents, options: WatchOp
         retryMs = FIRST_RETRY_MS;
         heardAt = performance.now();
         silent = false;
+        isNew = true;
       });
     } catch (err) {
       if (signal.aborted) break;
-      log.warn({ err, host: host.id, retryMs }, 'no events from the host');
+      // The first failure says why; the many that follow are the same.
+      log[isNew ? 'warn' : 'debug']({ err, host: host.id }, 'no events from the host');
+      isNew = false;
     }
     if (host.online) heardAt = performance.now();
     host.online = false;
