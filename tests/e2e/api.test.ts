@@ -156,7 +156,7 @@ describe('a capsule', () => {
     it.each([
       ['a file that is not there', 'files/read', { path: '/no/such/file' }, 404, 'path_not_found'],
       ['a directory that is not there', 'files/list', { path: '/no/such/dir' }, 404, 'path_not_found'],
-      ['a directory that is a file', 'files/list', { path: '/etc/hostname' }, 400, 'wrong_file_type'],
+      ['a directory that is a file', 'files/list', { path: '/etc/passwd' }, 400, 'wrong_file_type'],
       ['a directory that exists', 'files/mkdir', { path: '/home/user' }, 409, 'conflict'],
       ['a command that does not exist', 'exec', { cmd: 'no-such-command' }, 400, 'command_not_found'],
       ['a user that does not exist', 'exec', { cmd: 'true', user: 'nobody-here' }, 400, 'invalid_request'],

@@ -83,7 +83,7 @@ describe('files', () => {
     ['files/read', { path: '/missing' }, 404, 'path_not_found'],
     ['files/stream/read', { path: '/missing' }, 404, 'path_not_found'],
     ['files/read', { path: '/usr' }, 400, 'wrong_file_type'],
-    ['files/list', { path: '/etc/hostname' }, 400, 'wrong_file_type'],
+    ['files/list', { path: '/etc/passwd' }, 400, 'wrong_file_type'],
     ['files/read', {}, 400, 'invalid_request'],
     ['files/list', { path: '' }, 400, 'invalid_request'],
   ])('refuse %s of %j', async (route, json, status, reason) => {
