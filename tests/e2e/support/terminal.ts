@@ -30,9 +30,10 @@ export async function openTerminal(
     const { stdout } = await run('tmux', ['-L', server, '-f', '/dev/null', ...args], { timeout: TMUX_TIMEOUT_MS });
     return stdout;
   };
-  const variables = Object.entries({ PS1: 'host$ ', ...env }).flatMap(([name, value]) => ['-e', `${name}=${value}`]);
   const size = ['-x', String(cols), '-y', String(rows)];
-  await tmux('new-session', '-d', ...size, ...variables, 'bash --norc --noprofile');
+  const variables = Object.entries({ ...env, PS1: 'host$ ' }).map(([name, value]) => `${name}=${value}`);
+  // Without a shell in between, which would take PS1 away.
+  await tmux('new-session', '-d', ...size, 'env', ...variables, 'bash', '--norc', '--noprofile');
   const screen = ({ colours = false } = {}) => tmux('capture-pane', '-p', ...(colours ? ['-e'] : []));
   const terminal: Terminal = {
     type: async (text) => void (await tmux('send-keys', '-l', text)),
