@@ -157,6 +157,15 @@ describe('a VM', () => {
     expect(seen).toEqual(['synced', 'STARTING', 'RUNNING', 'STOPPING']);
   });
 
+  it('has a file system as large as the disk that it asked for', async () => {
+    const { vm } = await agent.client.createVm(request(newId('cl'), { diskMb: 7000 }));
+    expect(vm?.diskMb).toBe(7000);
+    const size = await runInGuest(vm?.hostIp ?? '', TOKEN, 'df --output=size -BM / | tail -1');
+    expect(Number.parseInt(size ?? '', 10)).toBeGreaterThan(6500);
+    await agent.client.destroyVm({ id: vm?.id ?? '' });
+    idle = await machineState(agent.dir);
+  });
+
   it('that powers itself off is kept as failed, with its reason and its console, and nothing else', async () => {
     const vm = await create();
     await runInGuest(

@@ -10,7 +10,8 @@ export const ENVD_PORT = 49_983;
  * attempt sees the guest sooner.
  */
 const CONNECT_ATTEMPT_MS = 120;
-const RETRY_PAUSE_MS = 5;
+/** Short at first, for guests that have just been restored; longer for those that boot. */
+const RETRY_PAUSE_MS = { first: 5, longest: 50 } as const;
 const BODY_LIMIT = 64 * 1024;
 
 export interface GuestRequest {
@@ -36,14 +37,14 @@ export interface GuestAnswer {
  * @throws the signal's reason when it fires first.
  */
 export async function askGuest(request: GuestRequest, signal: AbortSignal): Promise<GuestAnswer> {
-  for (;;) {
+  for (let pauseMs: number = RETRY_PAUSE_MS.first; ; pauseMs = Math.min(pauseMs * 1.2, RETRY_PAUSE_MS.longest)) {
     try {
       const socket = await connectOnce(request.hostIp, signal);
       return await exchange(socket, request, signal);
     } catch (error) {
       signal.throwIfAborted();
       if (!isConnectionFailure(error)) throw error;
-      await sleep(RETRY_PAUSE_MS);
+      await sleep(pauseMs);
     }
   }
 }

@@ -9,12 +9,16 @@ import { prepareGuestForSnapshot, waitForGuest } from '../guest/init-guest.ts';
 import { warmUpGuest } from '../guest/warm-up.ts';
 import type { SlotPool } from '../network/slot-pool.ts';
 import { whileRunning } from '../vms/race-exit.ts';
+import { Trace } from '../vms/trace.ts';
+import { readTail, vmFolder } from '../vms/vm-folder.ts';
 import { vmSpec } from '../vms/vm-spec.ts';
 import { sealFolder, snapshotFolder } from './snapshot-folder.ts';
 import { type TemplateInputs, templateKey } from './template-key.ts';
 
 const MIB = 1024 * 1024;
 const WARM_UP_STEP_MS = 30_000;
+/** Under emulation a boot takes 5 s on an idle machine and was seen to take 20 s on a busy one. */
+const UP_TIMEOUT_MS = 60_000;
 
 /** What runs VMs on this host. */
 export interface VmResources {
@@ -27,6 +31,11 @@ export interface SnapshotSource {
   readonly inputs: TemplateInputs;
   readonly image: GuestImage;
   readonly kernel: GuestKernel;
+}
+
+/** A guest that was booted cold did not come up, or ended on the way. */
+export class GuestNotUpError extends Error {
+  override readonly name = 'GuestNotUpError';
 }
 
 /** Name of the VM, and of its cgroup, that the snapshot `key` is taken from. */
@@ -62,24 +71,43 @@ export async function makeTemplateSnapshot(
   for (const dir of [folder.runDir, folder.memory]) await chown(dir, slot.uid, slot.gid);
   const disk = { path: folder.frozenDisk, format: 'qcow2' } as const;
   const spec = vmSpec({ id, shape: inputs.shape, kernel, disk, slot, cgroupProcs, runDir: folder.runDir });
-  const vm = await hypervisor.boot(spec, signal);
+  const trace = new Trace();
+  const vm = await trace.step('boot', () => hypervisor.boot(spec, signal));
   try {
     await whileRunning(vm, signal, async (alive) => {
-      await waitForGuest(slot.hostIp, alive);
-      if (inputs.diskMb * MIB > image.manifest.sizeBytes) await growFileSystem(slot.hostIp, alive);
+      await trace.step('up', () => waitUntilUp(slot.hostIp, alive));
+      if (inputs.diskMb * MIB > image.manifest.sizeBytes) {
+        await trace.step('grow', () => growFileSystem(slot.hostIp, alive));
+      }
       const { defaultUser: user, defaultWorkdir: workdir } = image.manifest;
-      const problems = await warmUpGuest({ hostIp: slot.hostIp, user, workdir, timeoutMs: WARM_UP_STEP_MS }, alive);
+      const warmUp = { hostIp: slot.hostIp, user, workdir, timeoutMs: WARM_UP_STEP_MS };
+      const problems = await trace.step('warm-up', () => warmUpGuest(warmUp, alive));
       if (problems.length > 0)
-        log.info({ template: image.name, problems }, 'the template could not be warmed up fully');
-      await prepareGuestForSnapshot(slot.hostIp, alive);
-      await vm.pause(alive);
-      await vm.saveSnapshot(folder.memory, alive);
+        log.warn({ template: image.name, problems: problems.map(String) }, 'warm-up is incomplete');
+      await trace.step('prepare', () => prepareGuestForSnapshot(slot.hostIp, alive));
+      await trace.step('save', async () => {
+        await vm.pause(alive);
+        await vm.saveSnapshot(folder.memory, alive);
+      });
     });
+  } catch (error) {
+    const console = await readTail(vmFolder(folder.dir).console, 2000);
+    log.error({ err: error, steps: trace.steps, console: console.toString() }, 'no template snapshot could be made');
+    throw error;
   } finally {
     await vm.kill();
   }
+  log.debug({ steps: trace.steps }, 'template snapshot taken');
   await rm(folder.runDir, { recursive: true });
   await chown(folder.memory, 0, 0);
   await createBlankOverlay(folder.blankOverlay, inputs.diskMb, signal);
   await sealFolder(folder.dir, final, key, inputs);
+}
+
+async function waitUntilUp(hostIp: string, signal: AbortSignal): Promise<void> {
+  try {
+    await waitForGuest(hostIp, AbortSignal.any([signal, AbortSignal.timeout(UP_TIMEOUT_MS)]));
+  } catch (error) {
+    throw new GuestNotUpError('the guest agent of a template did not come up', { cause: error });
+  }
 }

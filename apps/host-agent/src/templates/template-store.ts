@@ -4,7 +4,7 @@ import type { WrennDir } from '@wrenn/config/wrenn-dir';
 import type { MemorySnapshot, VmShape } from '@wrenn/hypervisor/hypervisor';
 import type { Logger } from 'pino';
 import { rejectOnAbort } from '../processes/reject-on-abort.ts';
-import { makeTemplateSnapshot, type SnapshotSource, type VmResources } from './make-snapshot.ts';
+import { GuestNotUpError, makeTemplateSnapshot, type SnapshotSource, type VmResources } from './make-snapshot.ts';
 import { checkContent, checkFiles, readManifest, removeFolder, snapshotFolder } from './snapshot-folder.ts';
 import { type TemplateInputs, templateKey } from './template-key.ts';
 
@@ -134,7 +134,14 @@ export class TemplateStore {
     const signal = AbortSignal.any([this.#closed.signal, AbortSignal.timeout(MAKE_TIMEOUT_MS)]);
     const started = performance.now();
     log.info({ key, inputs: source.inputs }, 'making a template snapshot');
-    await makeTemplateSnapshot(resources, source, final, log, signal);
+    try {
+      await makeTemplateSnapshot(resources, source, final, log, signal);
+    } catch (error) {
+      // Emulated guests have been seen to hang while they boot, once in some dozens.
+      if (!(error instanceof GuestNotUpError) || signal.aborted) throw error;
+      log.warn({ key }, 'a template did not come up; booting it once more');
+      await makeTemplateSnapshot(resources, source, final, log, signal);
+    }
     log.info({ key, durationMs: Math.round(performance.now() - started) }, 'template snapshot made');
     return this.#use(final, key, source.inputs);
   }
