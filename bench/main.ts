@@ -48,7 +48,7 @@ try {
   report(...(await measureCreate(platform, floor)));
   {
     await using vm = await restoreFloorVm(floor);
-    report(await measureExec(platform, first, vm));
+    report(await measureExec(platform, first, vm, image.manifest.defaultUser));
     report(...(await measureFiles(platform, first, vm)));
   }
   await destroyCapsule(platform, first);

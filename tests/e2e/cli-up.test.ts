@@ -1,8 +1,9 @@
 import { once } from 'node:events';
 import { readdir, readFile, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
+import { freePort } from '@wrenn/config/free-port';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { freePort, temporaryWrennDir } from './support/platform.ts';
+import { temporaryWrennDir } from './support/platform.ts';
 import { until } from './support/until.ts';
 import { type RunningWrenn, startWrenn, wrenn } from './support/wrenn.ts';
 

@@ -1,10 +1,11 @@
 import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { freePort } from '@wrenn/config/free-port';
 import { wrennDir } from '@wrenn/config/wrenn-dir';
 import { LoopbackHost } from '@wrenn/control-plane/testing/loopback-host';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { freePort, Program } from './support/platform.ts';
+import { Program } from './support/platform.ts';
 import { until } from './support/until.ts';
 
 const MIB = 1024 * 1024;

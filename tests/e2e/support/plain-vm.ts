@@ -2,11 +2,11 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { Code, ConnectError, createClient } from '@connectrpc/connect';
 import { createConnectTransport } from '@connectrpc/connect-node';
+import { freePort } from '@wrenn/config/free-port';
 import type { GuestKernel } from '@wrenn/guest-image/catalog';
 import { readHostFacts } from '@wrenn/hypervisor/host-facts';
 import { MACHINES } from '@wrenn/hypervisor/qemu/machine';
 import { Process } from '@wrenn/protocol/gen/process/process_pb';
-import { freePort } from './platform.ts';
 import { until } from './until.ts';
 
 /** An emulated VM with nothing around it: QEMU's own user network and a console that is kept as text. */

@@ -2,9 +2,9 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, openSync } from 'node:fs';
 import { chmod, mkdir, mkdtemp, readFile, rm, symlink } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { freePort } from '@wrenn/config/free-port';
 import { wrennDir } from '@wrenn/config/wrenn-dir';
 import { ensureGuestImages } from '@wrenn/guest-image/build';
 import { until } from './until.ts';
@@ -77,17 +77,6 @@ export async function temporaryWrennDir(): Promise<string> {
   await symlink(shared.images, paths.images);
   await mkdir(paths.logs);
   return dir;
-}
-
-export async function freePort(): Promise<number> {
-  const server = createServer();
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  if (address === null || typeof address === 'string') throw new Error('a TCP server has a port');
-  return address.port;
 }
 
 export interface PlatformOptions {

@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { type ListenAddress, listenAddress, readEnvironment } from '@wrenn/config/environment';
+import { freePort } from '@wrenn/config/free-port';
 import { z } from 'zod';
 import { CliError, systemCodeOf } from '../cli-error.ts';
 
@@ -38,7 +39,7 @@ export async function freeAddresses(): Promise<PlatformAddresses> {
 
 /** The address that a client on this machine uses for a server. */
 export function baseUrlOf({ host, port }: ListenAddress): string {
-  return `http://${host === undefined ? 'localhost' : reachable({ host, port })}:${port}`;
+  return `http://${reachable({ host, port })}:${port}`;
 }
 
 /** `127.0.0.1:8000`, `[::1]:8000` or `:8000`, as `listenAddress` reads it. */
@@ -78,14 +79,4 @@ async function tryToListen({ host, port }: ListenAddress): Promise<string | unde
   } catch (error) {
     return systemCodeOf(error) ?? 'unknown error';
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen({ host: '127.0.0.1', port: 0 });
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  if (address === null || typeof address === 'string') throw new Error('a TCP server has a port');
-  return address.port;
 }
