@@ -137,7 +137,7 @@ export class TemplateStore {
     try {
       await makeTemplateSnapshot(resources, source, final, log, signal);
     } catch (error) {
-      // Emulated guests have been seen to hang while they boot, once in some dozens.
+      // Emulated guests have been seen to hang while they boot, about once in a hundred times.
       if (!(error instanceof GuestNotUpError) || signal.aborted) throw error;
       log.warn({ key }, 'a template did not come up; booting it once more');
       await makeTemplateSnapshot(resources, source, final, log, signal);
