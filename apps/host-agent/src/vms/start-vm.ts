@@ -101,9 +101,10 @@ async function initWithin(
 
 /** What a caller is told of a start that failed. The details are in the cause, for the log. */
 export function startError(error: unknown, signal: AbortSignal): unknown {
-  if (error instanceof WrennError) return error;
   const diskFull = asHostDiskFull(error);
   if (diskFull) return diskFull;
+  if (error instanceof WrennError) return error;
+  if (error instanceof SnapshotRefusedError && error.cause instanceof WrennError) return error.cause;
   if (signal.aborted) return signal.reason;
   return new WrennError(
     'vm_start_failed',
