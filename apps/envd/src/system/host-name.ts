@@ -1,11 +1,11 @@
-import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { closeSync, constants, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { errnoOf } from '../errors.ts';
 import { setHostName } from '../native/libc.ts';
 
 /** Sets the host name of this machine, now and for programs that read it from files. Needs root. */
 export function changeHostName(name: string): void {
-  writeWhole('/etc/hosts', hostsWithName(readIfThere('/etc/hosts'), name));
-  writeWhole('/etc/hostname', `${name}\n`);
+  overwrite('/etc/hosts', hostsWithName(readIfThere('/etc/hosts'), name));
+  overwrite('/etc/hostname', `${name}\n`);
   setHostName(name);
 }
 
@@ -26,8 +26,15 @@ function readIfThere(path: string): string {
   }
 }
 
-function writeWhole(path: string, content: string): void {
-  const partial = `${path}.wrenn-new`;
-  writeFileSync(partial, content, { mode: 0o644 });
-  renameSync(partial, path);
+/**
+ * Writes over what is there. A rename, or a truncation before the write, would make ext4 bring the file to the disk at
+ * once, which is most of the time of an /init under emulation.
+ */
+function overwrite(path: string, content: string): void {
+  const fd = openSync(path, constants.O_WRONLY | constants.O_CREAT, 0o644);
+  try {
+    ftruncateSync(fd, writeSync(fd, content));
+  } finally {
+    closeSync(fd);
+  }
 }
