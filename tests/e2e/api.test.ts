@@ -100,7 +100,7 @@ describe('a capsule', () => {
     const shell = await sh(id, 'id -un; pwd; echo $PROJECT; id -Gn');
     expect(execResponseSchema.parse(shell.body)).toMatchObject({
       exit_code: 0,
-      stdout: 'user\n/home/user\nwrenn\nuser sudo\n',
+      stdout: 'user\n/home/user\nwrenn\nuser\n',
     });
     expect((await call('POST', `/${id}/exec`, { cmd: 'python3', args: ['-c', 'print(6*7)'] })).body.stdout).toBe(
       '42\n',
@@ -109,6 +109,11 @@ describe('a capsule', () => {
     expect(node.body.stdout).toBe('42\n');
     expect((await sh(id, 'id -u', { user: 'root' })).body.stdout).toBe('0\n');
     expect((await sh(id, 'sudo -n id -u')).body.stdout).toBe('0\n');
+  });
+
+  it('gives a command the groups that its user has at that moment', async () => {
+    await sh(id, 'sudo groupadd artists && sudo usermod -aG artists,video user');
+    expect((await sh(id, 'id -Gn')).body.stdout).toBe('user video artists\n');
   });
 
   it('streams output while it comes', async () => {
