@@ -194,9 +194,11 @@ describe('a VM', () => {
 
   it('starts anew from a template snapshot that was damaged', async () => {
     const { templateSnapshots } = wrennDir(agent.dir);
-    const [key = ''] = await readdir(templateSnapshots);
-    const memory = join(templateSnapshots, key, 'memory', 'memory');
-    await writeFile(memory, Buffer.alloc(64 * 1024 * 1024), { flag: 'r+' });
+    // Tests before this one may have left snapshots of other shapes.
+    for (const key of await readdir(templateSnapshots)) {
+      const memory = join(templateSnapshots, key, 'memory', 'memory');
+      await writeFile(memory, Buffer.alloc(64 * 1024 * 1024), { flag: 'r+' });
+    }
     const vm = await create();
     expect(await answers(vm)).toBe(true);
     expect(vm.trace.filter(({ name }) => name === 'template').length).toBe(2);
