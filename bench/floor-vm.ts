@@ -2,16 +2,22 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chown, mkdir, mkdtemp, open, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { type Client, createClient } from '@connectrpc/connect';
+import { createConnectTransport } from '@connectrpc/connect-node';
 import { wrennDir } from '@wrenn/config/wrenn-dir';
 import { newestKernel } from '@wrenn/guest-image/catalog';
 import { createBaseOverlay, layOverlay } from '@wrenn/host-agent/disk/overlay';
 import { askGuest } from '@wrenn/host-agent/guest/guest-connection';
+import { initGuest } from '@wrenn/host-agent/guest/init-guest';
 import { GUEST, type Slot } from '@wrenn/host-agent/network/slot';
 import { snapshotFolder } from '@wrenn/host-agent/templates/snapshot-folder';
 import { type QemuProgram, qemuArguments, type VmStart } from '@wrenn/hypervisor/qemu/machine';
+import { Process } from '@wrenn/protocol/gen/process/process_pb';
 import { z } from 'zod';
 
 const START_TIMEOUT_MS = 60_000;
+
+const TOKEN = 'floor';
 
 /** What a floor VM starts from: the same template snapshot that capsules start from. */
 export interface FloorSource {
@@ -56,6 +62,24 @@ export function bootFloorVm({ program, dir, slot }: FloorSource, rootfsPath: str
     await createBaseOverlay(disk, rootfsPath, 5120, AbortSignal.timeout(START_TIMEOUT_MS));
     return { disk };
   });
+}
+
+/** Settles the VM as a capsule is settled, with a token and a default user, and returns a client of its processes. */
+export async function settleFloorVm(vm: FloorVm, user: string): Promise<Client<typeof Process>> {
+  const { hostname } = new URL(vm.guestUrl);
+  const settings = { accessToken: TOKEN, envs: {}, user, workdir: '', hostname: 'floor' };
+  await initGuest('floor', hostname, settings, AbortSignal.timeout(START_TIMEOUT_MS));
+  const transport = createConnectTransport({
+    baseUrl: vm.guestUrl,
+    httpVersion: '1.1',
+    interceptors: [
+      (next) => (request) => {
+        request.header.set('x-access-token', TOKEN);
+        return next(request);
+      },
+    ],
+  });
+  return createClient(Process, transport);
 }
 
 interface FloorFiles {

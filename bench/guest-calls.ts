@@ -1,9 +1,8 @@
 import { once } from 'node:events';
 import { request } from 'node:http';
 import { Readable } from 'node:stream';
-import { createClient } from '@connectrpc/connect';
-import { createConnectTransport } from '@connectrpc/connect-node';
-import { Process } from '@wrenn/protocol/gen/process/process_pb';
+import type { Client } from '@connectrpc/connect';
+import type { Process } from '@wrenn/protocol/gen/process/process_pb';
 import type { Platform } from '../tests/e2e/support/platform.ts';
 import { until } from '../tests/e2e/support/until.ts';
 import type { FloorVm } from './floor-vm.ts';
@@ -16,12 +15,14 @@ const COPIES = 5;
 const FILE_BYTES = 100 * 1024 * 1024;
 const COPY_PORT = 18_080;
 
-/** A command through the API, beside the same command straight to envd, as the same user. */
-export async function measureExec(platform: Platform, id: string, floor: FloorVm, user: string): Promise<Measurement> {
-  const envd = createClient(Process, createConnectTransport({ baseUrl: floor.guestUrl, httpVersion: '1.1' }));
-  const headers = { authorization: `Basic ${Buffer.from(`${user}:`).toString('base64')}` };
+/** What the API gives a command that asks for no other deadline. */
+const EXEC_TIMEOUT_MS = 30_000;
+
+/** A command through the API, beside the same command straight to envd. */
+export async function measureExec(platform: Platform, id: string, envd: Client<typeof Process>): Promise<Measurement> {
   const straight = async () => {
-    for await (const { event } of envd.start({ process: { cmd: 'true' }, stdin: false }, { headers })) {
+    const events = envd.start({ process: { cmd: 'true' }, stdin: false }, { timeoutMs: EXEC_TIMEOUT_MS });
+    for await (const { event } of events) {
       if (event?.event.case === 'end' && event.event.value.exitCode !== 0) throw new Error('true failed');
     }
   };
@@ -40,8 +41,13 @@ export async function measureExec(platform: Platform, id: string, floor: FloorVm
 }
 
 /** 100 MB through the API's files, beside a plain HTTP copy into and out of a guest. */
-export async function measureFiles(platform: Platform, id: string, floor: FloorVm): Promise<Measurement[]> {
-  const stop = await startCopyServer(floor);
+export async function measureFiles(
+  platform: Platform,
+  id: string,
+  floor: FloorVm,
+  envd: Client<typeof Process>,
+): Promise<Measurement[]> {
+  const stop = await startCopyServer(floor, envd);
   const plainUrl = new URL(`http://${new URL(floor.guestUrl).hostname}:${COPY_PORT}/file`);
   const up: number[] = [];
   const down: number[] = [];
@@ -137,8 +143,7 @@ require('node:http').createServer((q, s) => {
 `;
 
 /** The plainest HTTP server that keeps a file, in the guest. */
-async function startCopyServer(floor: FloorVm): Promise<AbortController> {
-  const envd = createClient(Process, createConnectTransport({ baseUrl: floor.guestUrl, httpVersion: '1.1' }));
+async function startCopyServer(floor: FloorVm, envd: Client<typeof Process>): Promise<AbortController> {
   const stop = new AbortController();
   const started = Promise.withResolvers<void>();
   void (async () => {

@@ -9,7 +9,7 @@ import { HOST_ROOT, readHostFacts } from '@wrenn/hypervisor/host-facts';
 import { MACHINES, type QemuProgram } from '@wrenn/hypervisor/qemu/machine';
 import { pino } from 'pino';
 import { startPlatform } from '../tests/e2e/support/platform.ts';
-import { type FloorSource, restoreFloorVm } from './floor-vm.ts';
+import { type FloorSource, restoreFloorVm, settleFloorVm } from './floor-vm.ts';
 import { measureExec, measureFiles } from './guest-calls.ts';
 import { provenance } from './machine.ts';
 import { type Measurement, summarise, timed } from './measurement.ts';
@@ -48,8 +48,9 @@ try {
   report(...(await measureCreate(platform, floor)));
   {
     await using vm = await restoreFloorVm(floor);
-    report(await measureExec(platform, first, vm, image.manifest.defaultUser));
-    report(...(await measureFiles(platform, first, vm)));
+    const envd = await settleFloorVm(vm, image.manifest.defaultUser);
+    report(await measureExec(platform, first, envd));
+    report(...(await measureFiles(platform, first, vm, envd)));
   }
   await destroyCapsule(platform, first);
   report(await measureMemory(platform));

@@ -92,7 +92,7 @@ export async function chooseHypervisor(options: ChoiceOptions = {}): Promise<Hyp
   const hypervisor = createQemuHypervisor({
     path: qemu.program.path,
     tscKhz: facts.tscKhz,
-    identity: { kind: 'qemu', version, accelerator, arch, cpu: guestCpu(accelerator, facts) },
+    identity: { kind: 'qemu', version, accelerator, arch, cpu: guestCpu(accelerator, arch, facts) },
   });
   return { hypervisor, explanation: findings };
 }
@@ -109,11 +109,12 @@ function architecture(nodeArch: string): Architecture | undefined {
  * the host's rate: hosts share snapshots whose rates lie in one range of 50 MHz. Its bounds lie off the rates that
  * processors have, so that a host's own measure, a little different after each boot, stays within.
  */
-function guestCpu(accelerator: Accelerator, facts: HostFacts): string {
+function guestCpu(accelerator: Accelerator, arch: Architecture, facts: HostFacts): string {
   if (accelerator === 'kvm') return `host:${facts.processor}`;
-  if (facts.tscKhz === undefined) return 'max';
+  const { emulatedCpu } = MACHINES[arch];
+  if (facts.tscKhz === undefined) return emulatedCpu;
   const from = Math.floor((facts.tscKhz / 1000 - 12.5) / 50) * 50 + 12.5;
-  return `max:tsc-${from}-${from + 50}-mhz`;
+  return `${emulatedCpu}:tsc-${from}-${from + 50}-mhz`;
 }
 
 async function firecrackerFinding(

@@ -10,6 +10,8 @@ export interface Machine {
   readonly package: string;
   /** `-machine`, without the memory backend. */
   readonly machine: string;
+  /** `-cpu` under emulation. */
+  readonly emulatedCpu: string;
   /** First physical address of guest memory. */
   readonly memoryBase: number;
   /** Kernel parameters for every accelerator. */
@@ -34,6 +36,8 @@ export const MACHINES: Readonly<Record<Architecture, Machine>> = {
     package: 'qemu-system-x86',
     // ACPI: Debian's cloud kernel finds virtio-mmio devices in no other way. Its tables also bring power-off.
     machine: 'microvm,acpi=on',
+    // ERMS tells kernel and libraries to copy and clear by `rep movsb` and `rep stosb`, which is emulated byte by byte.
+    emulatedCpu: 'max,erms=off,fsrm=off',
     memoryBase: 0,
     kernelParameters: ['console=ttyS0', 'reboot=t', ...COMMON_PARAMETERS],
     emulationParameters: (tscKhz) => [
@@ -52,6 +56,7 @@ export const MACHINES: Readonly<Record<Architecture, Machine>> = {
     program: 'qemu-system-aarch64',
     package: 'qemu-system-arm',
     machine: 'virt,gic-version=max',
+    emulatedCpu: 'max',
     memoryBase: 0x4000_0000,
     kernelParameters: ['console=ttyAMA0', ...COMMON_PARAMETERS],
     emulationParameters: () => ['mitigations=off', 'nokaslr'],
@@ -94,7 +99,7 @@ export function qemuArguments(program: QemuProgram, spec: VmSpec, start: VmStart
     ...['-no-user-config', '-nodefaults', '-display', 'none', '-no-reboot'],
     ...['-machine', `${machine.machine},memory-backend=ram,suppress-vmdesc=on`],
     ...['-accel', acceleratorArgument(identity.accelerator, identity.version, spec.shape.vcpus)],
-    ...['-cpu', identity.accelerator === 'kvm' ? 'host' : 'max'],
+    ...['-cpu', identity.accelerator === 'kvm' ? 'host' : machine.emulatedCpu],
     ...['-smp', String(spec.shape.vcpus), '-m', `${spec.shape.memoryMb}M`],
     ...[...machine.globals, 'migration.send-configuration=off'].flatMap((setting) => ['-global', setting]),
     ...['-object', JSON.stringify(memoryBackend(spec, start, identity.version))],
