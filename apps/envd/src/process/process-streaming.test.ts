@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { request } from 'node:http';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { type ChildEnvd, startChildEnvd } from '../testing/child-envd.ts';
 import { createClients, shell, until } from '../testing/test-envd.ts';
 
@@ -13,8 +13,11 @@ beforeAll(async () => {
 
 afterAll(() => envd[Symbol.asyncDispose]());
 
-/** Far below what the streams carry; V8 leaves some tens of megabytes of used-up buffers lying about before it cleans. */
-const ALLOWED_GROWTH = 72 * MIB;
+/**
+ * Well below what the streams carry, 150 MB and more and a third more than that as JSON. How many used-up buffers V8
+ * leaves lying about before it cleans depends on how busy the machine is: 84 MB were seen.
+ */
+const ALLOWED_GROWTH = 112 * MIB;
 
 describe('large output', () => {
   it('streams 200 MB whole, in order and in constant memory', async () => {
@@ -52,6 +55,7 @@ describe('large output', () => {
       method: 'POST',
       headers: { 'Content-Type': 'application/connect+json' },
     });
+    onTestFinished(() => void outgoing.destroy());
     outgoing.end(envelope);
     const [response] = await once(outgoing, 'response');
     response.pause();
