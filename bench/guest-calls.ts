@@ -5,7 +5,7 @@ import type { Client } from '@connectrpc/connect';
 import type { Process } from '@wrenn/protocol/gen/process/process_pb';
 import type { Platform } from '../tests/e2e/support/platform.ts';
 import { until } from '../tests/e2e/support/until.ts';
-import type { FloorVm } from './floor-vm.ts';
+import { type FloorVm, runTrue } from './floor-vm.ts';
 import { type Measurement, summarise, timed } from './measurement.ts';
 import { exec } from './platform-calls.ts';
 
@@ -15,17 +15,9 @@ const COPIES = 5;
 const FILE_BYTES = 100 * 1024 * 1024;
 const COPY_PORT = 18_080;
 
-/** What the API gives a command that asks for no other deadline. */
-const EXEC_TIMEOUT_MS = 30_000;
-
 /** A command through the API, beside the same command straight to envd. */
 export async function measureExec(platform: Platform, id: string, envd: Client<typeof Process>): Promise<Measurement> {
-  const straight = async () => {
-    const events = envd.start({ process: { cmd: 'true' }, stdin: false }, { timeoutMs: EXEC_TIMEOUT_MS });
-    for await (const { event } of events) {
-      if (event?.event.case === 'end' && event.event.value.exitCode !== 0) throw new Error('true failed');
-    }
-  };
+  const straight = () => runTrue(envd);
   const samples: number[] = [];
   const floorSamples: number[] = [];
   // The first calls of a VM open connections and have their code translated under emulation.

@@ -45,7 +45,7 @@ try {
   const image = await readImage(wrennDir(platform.dir), 'minimal');
   if (!image) throw new Error('there is no image named minimal');
   report(await measureColdBoot(floor, image.rootfsPath));
-  report(...(await measureCreate(platform, floor)));
+  report(...(await measureCreate(platform, floor, image.manifest.defaultUser)));
   {
     await using vm = await restoreFloorVm(floor);
     const envd = await settleFloorVm(vm, image.manifest.defaultUser);
