@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chown, mkdir, mkdtemp, open, readdir, readFile, rm } from 'node:fs/promises';
+import { Agent } from 'node:http';
 import { join } from 'node:path';
 import { type Client, createClient } from '@connectrpc/connect';
 import { createConnectTransport } from '@connectrpc/connect-node';
@@ -72,6 +73,8 @@ export async function settleFloorVm(vm: FloorVm, user: string): Promise<Client<t
   const transport = createConnectTransport({
     baseUrl: vm.guestUrl,
     httpVersion: '1.1',
+    // Its own connections: the next VM has the same address, and knows nothing of those of this one.
+    nodeOptions: { agent: new Agent({ keepAlive: true }) },
     interceptors: [
       (next) => (request) => {
         request.header.set('x-access-token', TOKEN);
