@@ -1,8 +1,7 @@
-import { access } from 'node:fs/promises';
 import type { Logger } from 'pino';
 import { processesInNamespace } from '../processes/processes.ts';
 import { CLAIMS_DIR, type ClaimOwner, claimSlot, releaseClaim } from './claims.ts';
-import { makeNamespace, removeNamespace } from './namespace.ts';
+import { exists, makeNamespace, removeNamespace } from './namespace.ts';
 import { type Slot, slotOf } from './slot.ts';
 
 export interface SlotPoolOptions {
@@ -93,11 +92,4 @@ async function clearLeftover(slot: Slot): Promise<boolean> {
   if ((await processesInNamespace(slot.namespacePath)).length > 0) return false;
   await removeNamespace(slot);
   return true;
-}
-
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
 }
