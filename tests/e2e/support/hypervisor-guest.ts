@@ -23,6 +23,8 @@ echo "test guest is up"
 exec nc -ll -p 4000 -e /bin/sh
 `;
 
+const ROOT_DISK_MB = 64;
+
 const run = promisify(execFile);
 
 /** A network namespace with a TAP, a disk and a run folder: all that a VM needs besides a hypervisor. */
@@ -89,6 +91,20 @@ export class TestGuests {
     return overlay;
   }
 
+  /**
+   * A new, empty overlay that fits every disk of the tests.
+   *
+   * @param backingName What its header says to be below it, which need not exist; without it the header names nothing.
+   */
+  async makeBlankOverlay(backingName?: string, dir = this.dir): Promise<string> {
+    const overlay = join(dir, `disk-${this.#disks++}.qcow2`);
+    const backing = backingName === undefined ? [] : ['-u', '-b', backingName, '-F', 'qcow2'];
+    await run('qemu-img', ['create', '-q', '-f', 'qcow2', ...backing, overlay, `${ROOT_DISK_MB}M`]);
+    // Root's alone, as an agent's files are: the VM's user could not open it.
+    await chmod(overlay, 0o600);
+    return overlay;
+  }
+
   makeSnapshotDir(): Promise<string> {
     return mkdtemp(join(this.dir, 'snapshot-'));
   }
@@ -120,7 +136,7 @@ export class TestGuests {
     await writeFile(init, GUEST_INIT);
     await chmod(init, 0o755);
     await copyFile('/bin/busybox', join(root, 'busybox'));
-    await run('mke2fs', ['-q', '-t', 'ext4', '-d', root, this.rootDiskPath, '64M']);
+    await run('mke2fs', ['-q', '-t', 'ext4', '-d', root, this.rootDiskPath, `${ROOT_DISK_MB}M`]);
   }
 }
 

@@ -94,9 +94,10 @@ describe('the command line', () => {
       file: { filename: '/d/disk,1.qcow2' },
       backing: {
         driver: 'qcow2',
+        'node-name': 'layer-1',
         'read-only': true,
         file: { filename: '/d/middle.qcow2', 'read-only': true },
-        backing: { driver: 'raw', 'read-only': true, file: { filename: '/d/base.ext4' } },
+        backing: { driver: 'raw', 'node-name': 'layer-0', 'read-only': true, file: { filename: '/d/base.ext4' } },
       },
     });
     const unnamed = objects(qemuArguments(program('7.2.22'), spec, boot, files), '-blockdev')[0];

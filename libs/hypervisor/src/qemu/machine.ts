@@ -104,7 +104,7 @@ export function qemuArguments(program: QemuProgram, spec: VmSpec, start: VmStart
     ...[...machine.globals, 'migration.send-configuration=off'].flatMap((setting) => ['-global', setting]),
     ...['-object', JSON.stringify(memoryBackend(spec, start, identity.version))],
     ...['-blockdev', JSON.stringify(diskNode(spec))],
-    ...device({ driver: 'virtio-blk', drive: 'disk' }),
+    ...device({ driver: 'virtio-blk', drive: DISK_NODE }),
     ...[
       '-netdev',
       JSON.stringify({ type: 'tap', id: 'net', ifname: spec.network.tap, script: 'no', downscript: 'no' }),
@@ -161,7 +161,7 @@ function diskNode({ disk }: VmSpec): object {
     // survives is its last snapshot, which is fsynced as a whole.
     cache: { 'no-flush': true },
   };
-  const settings = { 'node-name': 'disk', discard: 'unmap', 'detect-zeroes': 'unmap' };
+  const settings = { 'node-name': DISK_NODE, discard: 'unmap', 'detect-zeroes': 'unmap' };
   const backing = disk.backing === undefined ? {} : { backing: backingNode(disk.backing) };
   return { driver: disk.format, file, ...settings, ...(disk.format === 'qcow2' ? backing : {}) };
 }
@@ -171,10 +171,22 @@ function backingNode([layer, ...below]: readonly DiskLayer[]): object | null {
   const readOnly = { 'read-only': true };
   return {
     driver: layer.format,
+    'node-name': layerNodeName(below.length),
     file: { driver: 'file', filename: layer.path, ...readOnly },
     ...readOnly,
     ...(layer.format === 'qcow2' ? { backing: backingNode(below) } : {}),
   };
+}
+
+/** The writable top of the VM's disk. */
+export const DISK_NODE = 'disk';
+
+/**
+ * A read-only layer of the VM's disk, counted from 0 at the base upwards: a layer keeps its name when layers above it
+ * are merged, so that an agent which did not start the VM finds it.
+ */
+export function layerNodeName(layersBelow: number): string {
+  return `layer-${layersBelow}`;
 }
 
 /** A device on virtio-mmio, which is what the end "-device" of its name says. */
