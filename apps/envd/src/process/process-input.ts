@@ -3,6 +3,15 @@ import { WrennError } from '@wrenn/protocol/errors';
 
 /** Bytes that may wait for a process that does not read. */
 const QUEUE_BYTES = 16 * 1024 * 1024;
+/** Writers whose place in their input is remembered. */
+const MAX_WRITERS = 256;
+
+/** Where one writer is in its input. */
+interface Writer {
+  readonly takenBytes: number;
+  /** Settles when the last of them have been written. */
+  readonly written: Promise<void>;
+}
 
 /** What a process reads: the write end of its stdin, or its terminal. */
 export class ProcessInput {
@@ -11,6 +20,8 @@ export class ProcessInput {
   #pid = 0;
   #queuedBytes = 0;
   #closed = false;
+  /** Those that wrote last are at the end. */
+  readonly #writers = new Map<string, Writer>();
 
   constructor(kind: 'stdin' | 'pty', socket: Socket) {
     this.kind = kind;
@@ -43,6 +54,30 @@ export class ProcessInput {
     } finally {
       this.#queuedBytes -= data.length;
     }
+  }
+
+  /**
+   * Writes what of a writer's input was not taken before, so that a writer that lost the answer may repeat its call.
+   * Bytes count as taken as soon as they wait here: whatever becomes of the call, they reach the process in order.
+   *
+   * @param offset of the first byte of `data` in the writer's input
+   */
+  async writeOnce(writer: string, offset: number, data: Uint8Array): Promise<void> {
+    const known = this.#writers.get(writer) ?? { takenBytes: 0, written: Promise.resolve() };
+    if (offset > known.takenBytes) {
+      const problem = `this input begins at byte ${offset} of its writer, of whom ${known.takenBytes} bytes came before`;
+      throw new WrennError('invalid_request', { problem });
+    }
+    const fresh = data.subarray(known.takenBytes - offset);
+    if (fresh.length === 0) return known.written;
+    const queuedBytes = this.#queuedBytes;
+    const written = this.write(fresh);
+    if (this.#queuedBytes === queuedBytes) return written;
+    this.#writers.delete(writer);
+    this.#writers.set(writer, { takenBytes: known.takenBytes + fresh.length, written });
+    const [oldest] = this.#writers.keys();
+    if (this.#writers.size > MAX_WRITERS && oldest !== undefined) this.#writers.delete(oldest);
+    return written;
   }
 
   /** Ends the input after all that was written. Ending it twice is no error. */

@@ -346,6 +346,27 @@ describe('input', () => {
     expect(Number(report.stdout)).toBeGreaterThanOrEqual(block.length);
   });
 
+  it('writes the input of a writer who repeats a call once', async () => {
+    const { pid } = await background('head -c 12; sleep 1000', { tag: 'once' });
+    const send = (writer: string, offset: bigint, text: string) =>
+      envd.process.sendInput({
+        process: byPid(pid),
+        input: { input: { case: 'stdin', value: Buffer.from(text) } },
+        ...{ writer, offset },
+      });
+    await send('one', 0n, 'abc');
+    await send('one', 0n, 'abc');
+    await send('one', 1n, 'bcdef');
+    await send('other', 0n, 'uvw');
+    await send('one', 3n, 'def');
+    await expect(send('one', 7n, 'h')).rejects.toMatchObject({ code: Code.InvalidArgument });
+    await send('one', 6n, 'ghi');
+    await until('it has echoed', async () => (await find(pid))?.outputOffset === 12n);
+    const events = readProcess(envd.process.connect({ process: byPid(pid), fromOffset: 0n }));
+    await envd.process.sendSignal({ process: byPid(pid), signal: 9 });
+    expect((await events).stdout).toBe('abcdefuvwghi');
+  });
+
   it('is refused where there is none', async () => {
     const stream = envd.process.start({ ...shell('sleep 1000'), stdin: false });
     const events = stream[Symbol.asyncIterator]();

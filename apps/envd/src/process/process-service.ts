@@ -74,7 +74,11 @@ export function createProcessService(options: ProcessServiceOptions): ServiceImp
     return process;
   }
 
-  function input(selector: ProcessSelector | undefined, message: ProcessInputMessage | undefined): Promise<void> {
+  function input(
+    selector: ProcessSelector | undefined,
+    message: ProcessInputMessage | undefined,
+    from?: { readonly writer: string; readonly offset: number },
+  ): Promise<void> {
     const process = table.findRunning(toSelector(selector));
     const kind = message?.input.case;
     if (kind === undefined) throw new WrennError('invalid_request', { problem: 'input is missing' });
@@ -84,7 +88,8 @@ export function createProcessService(options: ProcessServiceOptions): ServiceImp
         : 'it was started without stdin';
       throw new WrennError('process_input_closed', { pid: process.pid, problem });
     }
-    return process.input.write(message?.input.value ?? new Uint8Array());
+    const bytes = message?.input.value ?? new Uint8Array();
+    return from ? process.input.writeOnce(from.writer, from.offset, bytes) : process.input.write(bytes);
   }
 
   return {
@@ -150,7 +155,8 @@ export function createProcessService(options: ProcessServiceOptions): ServiceImp
     },
 
     async sendInput(request) {
-      await input(request.process, request.input);
+      const { writer, offset } = request;
+      await input(request.process, request.input, writer === '' ? undefined : { writer, offset: Number(offset) });
       return {};
     },
 

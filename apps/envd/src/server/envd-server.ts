@@ -1,4 +1,5 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import { WrennError } from '@wrenn/protocol/errors';
 import type { GuestState } from '../guest-state.ts';
 import type { GuestSystem } from '../system/init.ts';
@@ -25,7 +26,8 @@ const HEADERS_TIMEOUT_MS = 60_000;
 type Route = (request: IncomingMessage, response: ServerResponse, query: URLSearchParams) => void | Promise<void>;
 
 export function createEnvdServer(options: EnvdServerOptions): Server {
-  const routes = createRoutes(options);
+  const connections = new Set<Socket>();
+  const routes = createRoutes(options, connections);
   const server = createServer(
     { keepAliveTimeout: KEEP_ALIVE_MS, headersTimeout: HEADERS_TIMEOUT_MS },
     (request, response) => {
@@ -39,6 +41,10 @@ export function createEnvdServer(options: EnvdServerOptions): Server {
       });
     },
   );
+  server.on('connection', (socket) => {
+    connections.add(socket);
+    socket.once('close', () => connections.delete(socket));
+  });
   // Uploads, downloads and attached processes take as long as they take.
   server.requestTimeout = 0;
   server.timeout = 0;
@@ -76,7 +82,10 @@ function requireToken({ headers }: IncomingMessage, { accessToken }: GuestState)
   if (typeof given !== 'string' || !secretsEqual(accessToken, given)) throw new WrennError('unauthorized');
 }
 
-function createRoutes({ state, system, ready }: EnvdServerOptions): ReadonlyMap<string, Route> {
+function createRoutes(
+  { state, system, ready }: EnvdServerOptions,
+  connections: ReadonlySet<Socket>,
+): ReadonlyMap<string, Route> {
   // Each imports what it needs when it is called: a start must not wait for what only some guests use.
   const sendFile: Route = async (request, response, query) => {
     const { download } = await import('../files/download.ts');
@@ -105,6 +114,9 @@ function createRoutes({ state, system, ready }: EnvdServerOptions): ReadonlyMap<
         // Again after the wait for the body: another /init may have set or changed the token meanwhile.
         requireToken(request, state);
         const skipped = initialize(body, state, system);
+        // A restored guest remembers connections that nobody has any more, and its network drops what it sends on them. A
+        // reader behind one of them would hold its process up.
+        if (system) for (const other of connections) if (other !== request.socket) other.destroy();
         response.writeHead(204, skipped.length > 0 ? { 'Wrenn-Skipped': skipped.join(', ') } : {}).end();
       },
     ],

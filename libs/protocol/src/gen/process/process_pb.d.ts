@@ -421,6 +421,19 @@ export declare type SendInputRequest = Message<"process.SendInputRequest"> & {
    * @generated from field: process.ProcessInput input = 2;
    */
   input?: ProcessInput | undefined;
+
+  /**
+   * Who writes, and where in this writer's input these bytes begin. A call that is repeated then writes nothing twice.
+   * Empty: every call writes all it carries.
+   *
+   * @generated from field: string writer = 100;
+   */
+  writer: string;
+
+  /**
+   * @generated from field: uint64 offset = 101;
+   */
+  offset: bigint;
 };
 
 /**
