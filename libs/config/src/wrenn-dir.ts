@@ -17,8 +17,10 @@ export function wrennDir(root: string) {
     /** One folder a VM that exists: journal record, overlay, sockets, console. */
     capsules: join(root, 'capsules'),
     capsule: (id: string) => join(root, 'capsules', id),
-    /** `{capsule}/{generation}/`. */
+    /** `{capsule}/{generation}/` of sleeping capsules, `{snapshot}/1/` of snapshots that capsules are made of. */
     snapshots: join(root, 'snapshots'),
+    /** The object store, where it is a folder of this machine. */
+    objects: join(root, 'objects'),
     /** The embedded PostgreSQL: its programs, data and socket. */
     postgres: join(root, 'postgres'),
     /** Certificate authority and certificates of this machine. */

@@ -1,8 +1,8 @@
 import type { CapsuleBody } from '@wrenn/protocol/rest/capsule';
 import type { Capsule } from '../database/schema.ts';
 
-/** The capsule as the API shows it. */
-export function toCapsuleBody(capsule: Capsule): CapsuleBody {
+/** The capsule as the API shows it; with `trace`, the timeline of its last start too. */
+export function toCapsuleBody(capsule: Capsule, { trace = false }: { trace?: boolean } = {}): CapsuleBody {
   return {
     id: capsule.id,
     status: capsule.status,
@@ -12,6 +12,16 @@ export function toCapsuleBody(capsule: Capsule): CapsuleBody {
     memory_mb: capsule.memoryMb,
     disk_mb: capsule.diskMb,
     timeout_sec: capsule.timeoutSec,
+    on_timeout: capsule.onTimeout,
+    auto_resume: capsule.autoResume,
+    deadline_at: capsule.deadlineAt?.toISOString() ?? null,
+    generation: capsule.generation,
+    slept_at: capsule.sleptAt?.toISOString() ?? null,
+    snapshot_bytes: capsule.snapshotBytes,
+    snapshot_problem: capsule.snapshotProblem,
+    memory: capsule.memoryDiscarded ? 'discarded' : 'kept',
+    forked_from: capsule.forkedFrom,
+    snapshot_id: capsule.snapshotId,
     guest_ip: capsule.guestIp,
     host_ip: capsule.hostIp,
     created_at: capsule.createdAt.toISOString(),
@@ -19,5 +29,6 @@ export function toCapsuleBody(capsule: Capsule): CapsuleBody {
     last_active_at: capsule.lastActiveAt?.toISOString() ?? null,
     last_updated: capsule.updatedAt.toISOString(),
     metadata: { ...capsule.labels, ...capsule.versions },
+    ...(trace ? { trace: capsule.trace } : {}),
   };
 }

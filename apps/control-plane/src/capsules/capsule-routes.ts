@@ -65,7 +65,8 @@ export function capsuleRoutes(app: Server, deps: RouteDeps): void {
         response: { 200: capsuleListSchema, ...errorResponses },
       },
     },
-    async ({ caller, query }) => (await listCapsules(db, caller.teamId, query.status)).map(toCapsuleBody),
+    async ({ caller, query }) =>
+      (await listCapsules(db, caller.teamId, query.status)).map((capsule) => toCapsuleBody(capsule)),
   );
 
   app.get(

@@ -58,7 +58,7 @@ async function beginCreate(
   const earlier = idempotencyKey && (await findEarlier(db, caller, idempotencyKey, requestHash));
   if (earlier) return earlier;
 
-  const { template, vcpus, memory_mb: memoryMb, disk_mb, timeout_sec, envs, metadata } = request;
+  const { template, vcpus = 1, memory_mb: memoryMb = 512, disk_mb = 0, envs, metadata } = request;
   const host = chooseHost(hosts(), { template, vcpus, memoryMb });
   try {
     const operation = await db.transaction(async (tx) => {
@@ -70,7 +70,7 @@ async function beginCreate(
         vcpus,
         memoryMb,
         diskRequestMb: disk_mb,
-        timeoutSec: timeout_sec,
+        ...lifetimeOf(request, new Date()),
         envs,
         labels: metadata,
         versions: {},
@@ -93,6 +93,13 @@ async function beginCreate(
     if (!winner) throw error;
     return winner;
   }
+}
+
+/** When the capsule goes to sleep, and what then, from fields of a request. */
+function lifetimeOf(request: CreateCapsuleRequest, now: Date) {
+  const { timeout_sec: timeoutSec, on_timeout: onTimeout, auto_resume: autoResume, deadline_sec } = request;
+  const deadlineAt = deadline_sec ? new Date(now.getTime() + deadline_sec * 1000) : null;
+  return { timeoutSec, onTimeout, autoResume, deadlineAt };
 }
 
 async function findEarlier(

@@ -33,7 +33,16 @@ export function lifecycleHandlers(deps: LifecycleDeps): OperationHandlers {
   return {
     'capsule.create': ({ capsuleId }, context) => createVm(deps, capsuleId, context),
     'capsule.destroy': ({ capsuleId }, context) => destroyVm(deps, capsuleId, context),
+    'capsule.pause': notYet,
+    'capsule.resume': notYet,
+    'capsule.fork': notYet,
+    'capsule.snapshot': notYet,
+    'capsule.hibernate': notYet,
   };
+}
+
+async function notYet(): Promise<never> {
+  throw new WrennError('internal_error');
 }
 
 type Context = Parameters<OperationHandlers['capsule.create']>[1];

@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { createTestDatabase, type TestDatabase } from '../testing/test-database.ts';
 import { openDatabase } from './database.ts';
 import { migrate } from './migrate.ts';
-import { apiKeys, capsules, hosts, operations, teams } from './schema.ts';
+import { apiKeys, capsules, hosts, objectDeletions, operations, snapshots, teams } from './schema.ts';
 
 let database: TestDatabase;
 const clients: Client[] = [];
@@ -29,9 +29,9 @@ describe('migrate', () => {
   it('does its work once when several start at the same instant', async () => {
     const several = await Promise.all([connect(), connect(), connect()]);
     const done = await Promise.all(several.map(migrate));
-    expect(done.flat()).toEqual(['first']);
-    const { rows } = await several[0].query('SELECT version FROM schema_migrations');
-    expect(rows).toEqual([{ version: 1 }]);
+    expect(done.flat()).toEqual(['first', 'sleep']);
+    const { rows } = await several[0].query('SELECT version FROM schema_migrations ORDER BY version');
+    expect(rows).toEqual([{ version: 1 }, { version: 2 }]);
   });
 
   it('lets two control planes open one empty database', async () => {
@@ -45,7 +45,7 @@ describe('migrate', () => {
   it('makes the tables that the schema describes', async () => {
     const client = await connect();
     await migrate(client);
-    for (const table of [teams, apiKeys, hosts, capsules, operations].map(getTableConfig)) {
+    for (const table of [teams, apiKeys, hosts, capsules, operations, snapshots, objectDeletions].map(getTableConfig)) {
       const { rows } = await client.query(
         'SELECT column_name AS name, is_nullable AS nullable, data_type AS type FROM information_schema.columns WHERE table_name = $1',
         [table.name],

@@ -1,9 +1,13 @@
 import { createHash } from 'node:crypto';
 import type { Client, ClientBase } from 'pg';
 import { first } from './migrations/0001-first.ts';
+import { sleep } from './migrations/0002-sleep.ts';
 
 /** In order, for ever: a migration that was applied anywhere is never changed, only followed by another. */
-const MIGRATIONS: readonly { readonly name: string; readonly sql: string }[] = [{ name: 'first', sql: first }];
+const MIGRATIONS: readonly { readonly name: string; readonly sql: string }[] = [
+  { name: 'first', sql: first },
+  { name: 'sleep', sql: sleep },
+];
 
 /** Advisory lock that whoever migrates holds. Any constant; it only must not be used for something else. */
 const MIGRATION_LOCK = 7_366_510_420_915;

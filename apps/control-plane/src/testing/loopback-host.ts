@@ -92,6 +92,15 @@ export class LoopbackHost implements AsyncDisposable {
         getVm: ({ id }) => ({ vm: this.#require(id).vm }),
         listVms: () => ({ vms: [...this.#vms.values()].map(({ vm }) => vm) }),
         getVmConsole: ({ id }) => ({ data: Buffer.from(`console of ${id}`) }),
+        pauseVm: () => refuse(),
+        resumeVm: () => refuse(),
+        forkVm: () => refuse(),
+        snapshotVm: () => refuse(),
+        deleteSnapshot: () => refuse(),
+        verifyVm: () => refuse(),
+        hibernateVm: () => refuse(),
+        forgetVm: () => refuse(),
+        deleteHibernated: () => refuse(),
         watchVms: (_request, { signal }) => this.#watch(signal),
       },
     });
@@ -208,6 +217,10 @@ export class LoopbackHost implements AsyncDisposable {
       this.#watchers.delete(watcher);
     }
   }
+}
+
+function refuse(): never {
+  throw toConnectError(new WrennError('internal_error'));
 }
 
 async function untilListening(envd: ChildProcess): Promise<void> {

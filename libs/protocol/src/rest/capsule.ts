@@ -42,6 +42,36 @@ const SYSTEM_METADATA = [
 
 const timestamp = z.iso.datetime({ offset: true });
 
+/** What happens to a capsule that is idle for its timeout, or meets its deadline. */
+export const TIMEOUT_ACTIONS = ['pause', 'destroy'] as const;
+
+export const capsuleTraceSchema = z
+  .object({
+    kind: z.enum(['create', 'resume', 'fork']),
+    started_at: timestamp,
+    duration_ms: z.number().meta({ description: 'From the request to the first answer of the guest.' }),
+    steps: z.array(
+      z.object({
+        name: z.string(),
+        where: z.enum(['control-plane', 'host']),
+        offset_ms: z.number().meta({ description: 'From started_at to the beginning of the step.' }),
+        duration_ms: z.number(),
+      }),
+    ),
+  })
+  .meta({ id: 'CapsuleTrace' });
+
+/** The timeline of one start. */
+export type CapsuleTrace = z.output<typeof capsuleTraceSchema>;
+
+const awakeReasonSchema = z.object({
+  kind: z.enum(['stream', 'cpu', 'lease']),
+  detail: z.string().meta({ description: 'For a person: which stream, how much CPU, which lease until when.' }),
+  since: timestamp,
+});
+
+export type AwakeReason = z.output<typeof awakeReasonSchema>;
+
 export const capsuleSchema = z
   .object({
     id: z.string().meta({ examples: ['cl-1a2b3c4d5e6f7g8h9i0jklmno'] }),
@@ -51,7 +81,29 @@ export const capsuleSchema = z
     vcpus: z.int(),
     memory_mb: z.int(),
     disk_mb: z.int().nullable().meta({ description: 'Size of its disk in MiB; null until it was started once.' }),
-    timeout_sec: z.int().meta({ description: 'Seconds without activity after which it is stopped; 0 is never.' }),
+    timeout_sec: z.int().meta({ description: 'Seconds without activity after which on_timeout happens; 0 is never.' }),
+    on_timeout: z.enum(TIMEOUT_ACTIONS),
+    auto_resume: z.boolean().meta({ description: 'Resumes by itself when it is paused and somebody uses it.' }),
+    deadline_at: timestamp.nullable().meta({ description: 'When on_timeout happens whatever it does.' }),
+    generation: z.int().meta({ description: 'How many times it has slept; names its last snapshot.' }),
+    slept_at: timestamp.nullable(),
+    snapshot_bytes: z.int().nullable().meta({ description: "Bytes on the host's disk that its last sleep holds." }),
+    snapshot_problem: z.string().nullable().meta({
+      description: 'Why its last sleep cannot be resumed as it is; null when nothing is known against it.',
+    }),
+    memory: z
+      .enum(['kept', 'discarded'])
+      .meta({ description: 'discarded: its last resume booted the disk without the memory that it slept with.' }),
+    forked_from: z.string().nullable().meta({ description: 'Id of the capsule that it was forked from.' }),
+    snapshot_id: z
+      .string()
+      .nullable()
+      .meta({ description: "Id of the snapshot that it was made of, in place of its template's own." }),
+    awake: z
+      .object({ busy: z.boolean(), reasons: z.array(awakeReasonSchema), idle_since: timestamp.nullable() })
+      .optional()
+      .meta({ description: 'What keeps a running capsule awake, and since when. Only in answers for one capsule.' }),
+    trace: capsuleTraceSchema.nullable().optional().meta({ description: 'Its last start; with ?trace=1.' }),
     guest_ip: z.string().nullable().meta({ description: 'Address that the guest has itself.' }),
     host_ip: z.string().nullable().meta({ description: 'Address of the guest as its host sees it.' }),
     created_at: timestamp,
@@ -84,7 +136,8 @@ export const envsSchema = z
   )
   .refine((envs) => Object.keys(envs).length <= 512, 'at most 512 variables');
 
-const labelsSchema = z
+/** Labels of a capsule. */
+export const labelsSchema = z
   .record(
     z.string().regex(/^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$/, 'keys are letters, digits, ".", "_", "-"'),
     z.string().max(512),
@@ -95,23 +148,40 @@ const labelsSchema = z
     `${SYSTEM_METADATA.join(', ')} are the system's`,
   );
 
+const idleTimeout = z.int().min(0).max(31_536_000);
+const deadline = z.int().min(1).max(31_536_000);
+
+/** When a capsule goes to sleep, and what then. */
+const lifetimeFields = {
+  timeout_sec: idleTimeout
+    .default(0)
+    .meta({ description: 'Seconds without activity after which on_timeout happens; 0 is never.' }),
+  on_timeout: z.enum(TIMEOUT_ACTIONS).default('pause'),
+  auto_resume: z.boolean().default(false),
+  deadline_sec: deadline
+    .nullish()
+    .meta({ description: 'Seconds from now until on_timeout happens whatever the capsule does. Default: never.' }),
+} as const;
+
 export const createCapsuleRequestSchema = z
   .object({
-    template: templateNameSchema.default('minimal'),
-    vcpus: z.int().min(1).max(1024).default(1),
-    memory_mb: z.int().min(1).max(16_777_216).default(512).meta({ description: 'Guest memory in MiB.' }),
+    template: templateNameSchema
+      .default('minimal')
+      .meta({ description: 'Name of a template, or of a snapshot of the team.' }),
+    vcpus: z.int().min(1).max(1024).optional().meta({ description: "Default: 1, or the snapshot's." }),
+    memory_mb: z
+      .int()
+      .min(1)
+      .max(16_777_216)
+      .optional()
+      .meta({ description: "Guest memory in MiB. Default: 512, or the snapshot's." }),
     disk_mb: z
       .int()
       .min(0)
       .max(16_777_216)
-      .default(0)
-      .meta({ description: "Size of the disk in MiB; 0 is the template's default." }),
-    timeout_sec: z
-      .int()
-      .min(0)
-      .max(31_536_000)
-      .default(0)
-      .meta({ description: 'Seconds without activity after which the capsule is stopped; 0 is never.' }),
+      .optional()
+      .meta({ description: "Size of the disk in MiB. Default, and 0: the template's, or the snapshot's." }),
+    ...lifetimeFields,
     envs: envsSchema.default({}).meta({ description: 'Environment of every process in the capsule.' }),
     metadata: labelsSchema.default({}).meta({ description: 'Labels: at most 20 keys.' }),
   })
@@ -121,6 +191,24 @@ export const createCapsuleRequestSchema = z
 export type CreateCapsuleBody = z.input<typeof createCapsuleRequestSchema>;
 /** The same with its defaults filled in. */
 export type CreateCapsuleRequest = z.output<typeof createCapsuleRequestSchema>;
+
+/** `PATCH /v1/capsules/{id}`: what is left out stays as it is. */
+export const updateCapsuleRequestSchema = z
+  .object({
+    timeout_sec: idleTimeout,
+    on_timeout: z.enum(TIMEOUT_ACTIONS),
+    auto_resume: z.boolean(),
+    deadline_sec: deadline.nullable().meta({ description: 'Seconds from now; null takes the deadline away.' }),
+    metadata: labelsSchema.meta({ description: 'Replaces all labels.' }),
+  })
+  .partial()
+  .meta({ id: 'UpdateCapsuleRequest' });
+
+export type UpdateCapsuleRequest = z.output<typeof updateCapsuleRequestSchema>;
+
+export const traceQuerySchema = z.object({
+  trace: z.enum(['0', '1']).optional().meta({ description: '1: the answer holds the timeline of the start.' }),
+});
 
 export const listCapsulesQuerySchema = z.object({
   status: z.string().optional().meta({

@@ -246,11 +246,51 @@ export declare type Vm = Message<"wrenn.host.v1.Vm"> & {
   versions: { [key: string]: string };
 
   /**
-   * What its start took, step by step, in order.
+   * What its last start took, step by step, in order.
    *
    * @generated from field: repeated wrenn.host.v1.TraceStep trace = 12;
    */
   trace: TraceStep[];
+
+  /**
+   * Number of the last complete generation of its snapshot on this host; 0 when it never slept, or is hibernated. A
+   * VM that failed and has one can be resumed from it.
+   *
+   * @generated from field: uint32 generation = 13;
+   */
+  generation: number;
+
+  /**
+   * Bytes on disk that this generation alone holds.
+   *
+   * @generated from field: uint64 snapshot_bytes = 14;
+   */
+  snapshotBytes: bigint;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp slept_at = 15;
+   */
+  sleptAt?: Timestamp | undefined;
+
+  /**
+   * Why that generation cannot be resumed as it is; empty when nothing is known against it. See SNAPSHOT codes of the
+   * error catalogue in problem_code.
+   *
+   * @generated from field: string snapshot_problem = 16;
+   */
+  snapshotProblem: string;
+
+  /**
+   * @generated from field: string snapshot_problem_code = 17;
+   */
+  snapshotProblemCode: string;
+
+  /**
+   * The disk of its last start was booted anew, without the memory that it slept with.
+   *
+   * @generated from field: bool memory_discarded = 18;
+   */
+  memoryDiscarded: boolean;
 };
 
 /**
@@ -264,7 +304,8 @@ export declare const VmSchema: GenMessage<Vm>;
  */
 export declare type TraceStep = Message<"wrenn.host.v1.TraceStep"> & {
   /**
-   * "queue", "slot", "disk", "spawn", "restore" or "boot", "init".
+   * "queue", "plan", "template", "pool", "slot", "disk", "download", "restore" or "boot", "init"; of a sleep "prepare",
+   * "stop", "memory", "sync", "sum", "end".
    *
    * @generated from field: string name = 1;
    */
@@ -274,6 +315,13 @@ export declare type TraceStep = Message<"wrenn.host.v1.TraceStep"> & {
    * @generated from field: double duration_ms = 2;
    */
   durationMs: number;
+
+  /**
+   * From the beginning of the verb to the beginning of the step.
+   *
+   * @generated from field: double offset_ms = 3;
+   */
+  offsetMs: number;
 };
 
 /**
@@ -352,6 +400,13 @@ export declare type CreateVmRequest = Message<"wrenn.host.v1.CreateVmRequest"> &
    * @generated from field: wrenn.host.v1.GuestInit init = 5;
    */
   init?: GuestInit | undefined;
+
+  /**
+   * Start from this snapshot (see SnapshotVm) instead of the template's own; shape and disk are the snapshot's then.
+   *
+   * @generated from field: string snapshot_id = 6;
+   */
+  snapshotId: string;
 };
 
 /**
@@ -582,6 +637,465 @@ export declare type GetVmConsoleResponse = Message<"wrenn.host.v1.GetVmConsoleRe
 export declare const GetVmConsoleResponseSchema: GenMessage<GetVmConsoleResponse>;
 
 /**
+ * @generated from message wrenn.host.v1.PauseVmRequest
+ */
+export declare type PauseVmRequest = Message<"wrenn.host.v1.PauseVmRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * Number of the generation to make: one more than the last. A repeated call with the same number answers the same.
+   *
+   * @generated from field: uint32 generation = 2;
+   */
+  generation: number;
+};
+
+/**
+ * Describes the message wrenn.host.v1.PauseVmRequest.
+ * Use `create(PauseVmRequestSchema)` to create a new message.
+ */
+export declare const PauseVmRequestSchema: GenMessage<PauseVmRequest>;
+
+/**
+ * @generated from message wrenn.host.v1.PauseVmResponse
+ */
+export declare type PauseVmResponse = Message<"wrenn.host.v1.PauseVmResponse"> & {
+  /**
+   * @generated from field: wrenn.host.v1.Vm vm = 1;
+   */
+  vm?: Vm | undefined;
+
+  /**
+   * @generated from field: repeated wrenn.host.v1.TraceStep trace = 2;
+   */
+  trace: TraceStep[];
+};
+
+/**
+ * Describes the message wrenn.host.v1.PauseVmResponse.
+ * Use `create(PauseVmResponseSchema)` to create a new message.
+ */
+export declare const PauseVmResponseSchema: GenMessage<PauseVmResponse>;
+
+/**
+ * @generated from message wrenn.host.v1.ResumeVmRequest
+ */
+export declare type ResumeVmRequest = Message<"wrenn.host.v1.ResumeVmRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * The generation to wake.
+   *
+   * @generated from field: uint32 generation = 2;
+   */
+  generation: number;
+
+  /**
+   * @generated from field: wrenn.host.v1.GuestInit init = 3;
+   */
+  init?: GuestInit | undefined;
+
+  /**
+   * @generated from field: wrenn.host.v1.MemoryUse memory = 4;
+   */
+  memory: MemoryUse;
+
+  /**
+   * Where the generation is in the object store, when the host may not have it.
+   *
+   * @generated from field: string object_key = 5;
+   */
+  objectKey: string;
+};
+
+/**
+ * Describes the message wrenn.host.v1.ResumeVmRequest.
+ * Use `create(ResumeVmRequestSchema)` to create a new message.
+ */
+export declare const ResumeVmRequestSchema: GenMessage<ResumeVmRequest>;
+
+/**
+ * @generated from message wrenn.host.v1.ResumeVmResponse
+ */
+export declare type ResumeVmResponse = Message<"wrenn.host.v1.ResumeVmResponse"> & {
+  /**
+   * @generated from field: wrenn.host.v1.Vm vm = 1;
+   */
+  vm?: Vm | undefined;
+};
+
+/**
+ * Describes the message wrenn.host.v1.ResumeVmResponse.
+ * Use `create(ResumeVmResponseSchema)` to create a new message.
+ */
+export declare const ResumeVmResponseSchema: GenMessage<ResumeVmResponse>;
+
+/**
+ * @generated from message wrenn.host.v1.ForkVmRequest
+ */
+export declare type ForkVmRequest = Message<"wrenn.host.v1.ForkVmRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: repeated wrenn.host.v1.ForkVmRequest.Child children = 2;
+   */
+  children: ForkVmRequest_Child[];
+};
+
+/**
+ * Describes the message wrenn.host.v1.ForkVmRequest.
+ * Use `create(ForkVmRequestSchema)` to create a new message.
+ */
+export declare const ForkVmRequestSchema: GenMessage<ForkVmRequest>;
+
+/**
+ * @generated from message wrenn.host.v1.ForkVmRequest.Child
+ */
+export declare type ForkVmRequest_Child = Message<"wrenn.host.v1.ForkVmRequest.Child"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: wrenn.host.v1.GuestInit init = 2;
+   */
+  init?: GuestInit | undefined;
+};
+
+/**
+ * Describes the message wrenn.host.v1.ForkVmRequest.Child.
+ * Use `create(ForkVmRequest_ChildSchema)` to create a new message.
+ */
+export declare const ForkVmRequest_ChildSchema: GenMessage<ForkVmRequest_Child>;
+
+/**
+ * @generated from message wrenn.host.v1.ForkVmResponse
+ */
+export declare type ForkVmResponse = Message<"wrenn.host.v1.ForkVmResponse"> & {
+  /**
+   * @generated from field: repeated wrenn.host.v1.Vm vms = 1;
+   */
+  vms: Vm[];
+
+  /**
+   * What was done to the source.
+   *
+   * @generated from field: repeated wrenn.host.v1.TraceStep trace = 2;
+   */
+  trace: TraceStep[];
+};
+
+/**
+ * Describes the message wrenn.host.v1.ForkVmResponse.
+ * Use `create(ForkVmResponseSchema)` to create a new message.
+ */
+export declare const ForkVmResponseSchema: GenMessage<ForkVmResponse>;
+
+/**
+ * A snapshot that new VMs can be made of.
+ *
+ * @generated from message wrenn.host.v1.Snapshot
+ */
+export declare type Snapshot = Message<"wrenn.host.v1.Snapshot"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: string template = 2;
+   */
+  template: string;
+
+  /**
+   * @generated from field: wrenn.host.v1.Shape shape = 3;
+   */
+  shape?: Shape | undefined;
+
+  /**
+   * @generated from field: uint32 disk_mb = 4;
+   */
+  diskMb: number;
+
+  /**
+   * Bytes on disk that it alone holds.
+   *
+   * @generated from field: uint64 size_bytes = 5;
+   */
+  sizeBytes: bigint;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp created_at = 6;
+   */
+  createdAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message wrenn.host.v1.Snapshot.
+ * Use `create(SnapshotSchema)` to create a new message.
+ */
+export declare const SnapshotSchema: GenMessage<Snapshot>;
+
+/**
+ * @generated from message wrenn.host.v1.SnapshotVmRequest
+ */
+export declare type SnapshotVmRequest = Message<"wrenn.host.v1.SnapshotVmRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * "snap-…". A repeated call with the same id answers the same.
+   *
+   * @generated from field: string snapshot_id = 2;
+   */
+  snapshotId: string;
+};
+
+/**
+ * Describes the message wrenn.host.v1.SnapshotVmRequest.
+ * Use `create(SnapshotVmRequestSchema)` to create a new message.
+ */
+export declare const SnapshotVmRequestSchema: GenMessage<SnapshotVmRequest>;
+
+/**
+ * @generated from message wrenn.host.v1.SnapshotVmResponse
+ */
+export declare type SnapshotVmResponse = Message<"wrenn.host.v1.SnapshotVmResponse"> & {
+  /**
+   * @generated from field: wrenn.host.v1.Snapshot snapshot = 1;
+   */
+  snapshot?: Snapshot | undefined;
+
+  /**
+   * @generated from field: repeated wrenn.host.v1.TraceStep trace = 2;
+   */
+  trace: TraceStep[];
+};
+
+/**
+ * Describes the message wrenn.host.v1.SnapshotVmResponse.
+ * Use `create(SnapshotVmResponseSchema)` to create a new message.
+ */
+export declare const SnapshotVmResponseSchema: GenMessage<SnapshotVmResponse>;
+
+/**
+ * @generated from message wrenn.host.v1.DeleteSnapshotRequest
+ */
+export declare type DeleteSnapshotRequest = Message<"wrenn.host.v1.DeleteSnapshotRequest"> & {
+  /**
+   * @generated from field: string snapshot_id = 1;
+   */
+  snapshotId: string;
+};
+
+/**
+ * Describes the message wrenn.host.v1.DeleteSnapshotRequest.
+ * Use `create(DeleteSnapshotRequestSchema)` to create a new message.
+ */
+export declare const DeleteSnapshotRequestSchema: GenMessage<DeleteSnapshotRequest>;
+
+/**
+ * @generated from message wrenn.host.v1.DeleteSnapshotResponse
+ */
+export declare type DeleteSnapshotResponse = Message<"wrenn.host.v1.DeleteSnapshotResponse"> & {
+};
+
+/**
+ * Describes the message wrenn.host.v1.DeleteSnapshotResponse.
+ * Use `create(DeleteSnapshotResponseSchema)` to create a new message.
+ */
+export declare const DeleteSnapshotResponseSchema: GenMessage<DeleteSnapshotResponse>;
+
+/**
+ * @generated from message wrenn.host.v1.VerifyVmRequest
+ */
+export declare type VerifyVmRequest = Message<"wrenn.host.v1.VerifyVmRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * Describes the message wrenn.host.v1.VerifyVmRequest.
+ * Use `create(VerifyVmRequestSchema)` to create a new message.
+ */
+export declare const VerifyVmRequestSchema: GenMessage<VerifyVmRequest>;
+
+/**
+ * @generated from message wrenn.host.v1.VerifyVmResponse
+ */
+export declare type VerifyVmResponse = Message<"wrenn.host.v1.VerifyVmResponse"> & {
+  /**
+   * @generated from field: uint32 generation = 1;
+   */
+  generation: number;
+
+  /**
+   * @generated from field: repeated wrenn.host.v1.VerifyVmResponse.File files = 2;
+   */
+  files: VerifyVmResponse_File[];
+};
+
+/**
+ * Describes the message wrenn.host.v1.VerifyVmResponse.
+ * Use `create(VerifyVmResponseSchema)` to create a new message.
+ */
+export declare const VerifyVmResponseSchema: GenMessage<VerifyVmResponse>;
+
+/**
+ * @generated from message wrenn.host.v1.VerifyVmResponse.File
+ */
+export declare type VerifyVmResponse_File = Message<"wrenn.host.v1.VerifyVmResponse.File"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: uint64 size_bytes = 2;
+   */
+  sizeBytes: bigint;
+
+  /**
+   * Empty when it is as it was written.
+   *
+   * @generated from field: string problem = 3;
+   */
+  problem: string;
+};
+
+/**
+ * Describes the message wrenn.host.v1.VerifyVmResponse.File.
+ * Use `create(VerifyVmResponse_FileSchema)` to create a new message.
+ */
+export declare const VerifyVmResponse_FileSchema: GenMessage<VerifyVmResponse_File>;
+
+/**
+ * @generated from message wrenn.host.v1.HibernateVmRequest
+ */
+export declare type HibernateVmRequest = Message<"wrenn.host.v1.HibernateVmRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: uint32 generation = 2;
+   */
+  generation: number;
+
+  /**
+   * Prefix of all objects that are made; chosen by the caller.
+   *
+   * @generated from field: string object_key = 3;
+   */
+  objectKey: string;
+};
+
+/**
+ * Describes the message wrenn.host.v1.HibernateVmRequest.
+ * Use `create(HibernateVmRequestSchema)` to create a new message.
+ */
+export declare const HibernateVmRequestSchema: GenMessage<HibernateVmRequest>;
+
+/**
+ * @generated from message wrenn.host.v1.HibernateVmResponse
+ */
+export declare type HibernateVmResponse = Message<"wrenn.host.v1.HibernateVmResponse"> & {
+  /**
+   * Bytes that it takes in the object store, without what it shares with others.
+   *
+   * @generated from field: uint64 stored_bytes = 1;
+   */
+  storedBytes: bigint;
+
+  /**
+   * @generated from field: repeated wrenn.host.v1.TraceStep trace = 2;
+   */
+  trace: TraceStep[];
+};
+
+/**
+ * Describes the message wrenn.host.v1.HibernateVmResponse.
+ * Use `create(HibernateVmResponseSchema)` to create a new message.
+ */
+export declare const HibernateVmResponseSchema: GenMessage<HibernateVmResponse>;
+
+/**
+ * @generated from message wrenn.host.v1.ForgetVmRequest
+ */
+export declare type ForgetVmRequest = Message<"wrenn.host.v1.ForgetVmRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: uint32 generation = 2;
+   */
+  generation: number;
+};
+
+/**
+ * Describes the message wrenn.host.v1.ForgetVmRequest.
+ * Use `create(ForgetVmRequestSchema)` to create a new message.
+ */
+export declare const ForgetVmRequestSchema: GenMessage<ForgetVmRequest>;
+
+/**
+ * @generated from message wrenn.host.v1.ForgetVmResponse
+ */
+export declare type ForgetVmResponse = Message<"wrenn.host.v1.ForgetVmResponse"> & {
+};
+
+/**
+ * Describes the message wrenn.host.v1.ForgetVmResponse.
+ * Use `create(ForgetVmResponseSchema)` to create a new message.
+ */
+export declare const ForgetVmResponseSchema: GenMessage<ForgetVmResponse>;
+
+/**
+ * @generated from message wrenn.host.v1.DeleteHibernatedRequest
+ */
+export declare type DeleteHibernatedRequest = Message<"wrenn.host.v1.DeleteHibernatedRequest"> & {
+  /**
+   * @generated from field: string object_key = 1;
+   */
+  objectKey: string;
+};
+
+/**
+ * Describes the message wrenn.host.v1.DeleteHibernatedRequest.
+ * Use `create(DeleteHibernatedRequestSchema)` to create a new message.
+ */
+export declare const DeleteHibernatedRequestSchema: GenMessage<DeleteHibernatedRequest>;
+
+/**
+ * @generated from message wrenn.host.v1.DeleteHibernatedResponse
+ */
+export declare type DeleteHibernatedResponse = Message<"wrenn.host.v1.DeleteHibernatedResponse"> & {
+};
+
+/**
+ * Describes the message wrenn.host.v1.DeleteHibernatedResponse.
+ * Use `create(DeleteHibernatedResponseSchema)` to create a new message.
+ */
+export declare const DeleteHibernatedResponseSchema: GenMessage<DeleteHibernatedResponse>;
+
+/**
  * @generated from enum wrenn.host.v1.VmState
  */
 export enum VmState {
@@ -617,12 +1131,57 @@ export enum VmState {
    * @generated from enum value: VM_STATE_FAILED = 4;
    */
   FAILED = 4,
+
+  /**
+   * Being put to sleep; not reachable.
+   *
+   * @generated from enum value: VM_STATE_PAUSING = 5;
+   */
+  PAUSING = 5,
+
+  /**
+   * Asleep: nothing of it runs, and generation `generation` is on the host's disk.
+   *
+   * @generated from enum value: VM_STATE_PAUSED = 6;
+   */
+  PAUSED = 6,
 }
 
 /**
  * Describes the enum wrenn.host.v1.VmState.
  */
 export declare const VmStateSchema: GenEnum<VmState>;
+
+/**
+ * @generated from enum wrenn.host.v1.MemoryUse
+ */
+export enum MemoryUse {
+  /**
+   * The same as KEEP.
+   *
+   * @generated from enum value: MEMORY_USE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Go on with the memory that it slept with; FAILED_PRECONDITION where that cannot be restored.
+   *
+   * @generated from enum value: MEMORY_USE_KEEP = 1;
+   */
+  KEEP = 1,
+
+  /**
+   * Boot the disk without it.
+   *
+   * @generated from enum value: MEMORY_USE_DISCARD = 2;
+   */
+  DISCARD = 2,
+}
+
+/**
+ * Describes the enum wrenn.host.v1.MemoryUse.
+ */
+export declare const MemoryUseSchema: GenEnum<MemoryUse>;
 
 /**
  * @generated from service wrenn.host.v1.HostService
@@ -649,7 +1208,7 @@ export declare const HostService: GenService<{
     output: typeof CreateVmResponseSchema;
   },
   /**
-   * Ends the VM and frees all that it held. An unknown id is a success.
+   * Ends the VM, running or sleeping, and frees all that it held. An unknown id is a success.
    *
    * @generated from rpc wrenn.host.v1.HostService.DestroyVm
    */
@@ -667,7 +1226,98 @@ export declare const HostService: GenService<{
     output: typeof GetVmResponseSchema;
   },
   /**
-   * The full inventory.
+   * Puts a running VM to sleep: memory, devices and disk of one instant are on stable storage, summed up, before its
+   * process is ended and this answers. Until then the VM goes on where it was when anything fails.
+   *
+   * @generated from rpc wrenn.host.v1.HostService.PauseVm
+   */
+  pauseVm: {
+    methodKind: "unary";
+    input: typeof PauseVmRequestSchema;
+    output: typeof PauseVmResponseSchema;
+  },
+  /**
+   * Wakes a sleeping VM from its last generation. Answers when the guest has confirmed its /init.
+   *
+   * @generated from rpc wrenn.host.v1.HostService.ResumeVm
+   */
+  resumeVm: {
+    methodKind: "unary";
+    input: typeof ResumeVmRequestSchema;
+    output: typeof ResumeVmResponseSchema;
+  },
+  /**
+   * Makes new VMs of a running one, which goes on. All of them or none.
+   *
+   * @generated from rpc wrenn.host.v1.HostService.ForkVm
+   */
+  forkVm: {
+    methodKind: "unary";
+    input: typeof ForkVmRequestSchema;
+    output: typeof ForkVmResponseSchema;
+  },
+  /**
+   * Keeps the state of a running or sleeping VM as a snapshot that new VMs can be made of.
+   *
+   * @generated from rpc wrenn.host.v1.HostService.SnapshotVm
+   */
+  snapshotVm: {
+    methodKind: "unary";
+    input: typeof SnapshotVmRequestSchema;
+    output: typeof SnapshotVmResponseSchema;
+  },
+  /**
+   * Removes such a snapshot. VMs that were made of it are not touched. An unknown id is a success.
+   *
+   * @generated from rpc wrenn.host.v1.HostService.DeleteSnapshot
+   */
+  deleteSnapshot: {
+    methodKind: "unary";
+    input: typeof DeleteSnapshotRequestSchema;
+    output: typeof DeleteSnapshotResponseSchema;
+  },
+  /**
+   * Reads every file of a sleeping VM again and compares it with its sum.
+   *
+   * @generated from rpc wrenn.host.v1.HostService.VerifyVm
+   */
+  verifyVm: {
+    methodKind: "unary";
+    input: typeof VerifyVmRequestSchema;
+    output: typeof VerifyVmResponseSchema;
+  },
+  /**
+   * Copies a sleeping VM's generation into the object store and reads it back there. The host keeps its own.
+   *
+   * @generated from rpc wrenn.host.v1.HostService.HibernateVm
+   */
+  hibernateVm: {
+    methodKind: "unary";
+    input: typeof HibernateVmRequestSchema;
+    output: typeof HibernateVmResponseSchema;
+  },
+  /**
+   * Frees the host's copy of a sleeping VM that is in the object store. An unknown id is a success.
+   *
+   * @generated from rpc wrenn.host.v1.HostService.ForgetVm
+   */
+  forgetVm: {
+    methodKind: "unary";
+    input: typeof ForgetVmRequestSchema;
+    output: typeof ForgetVmResponseSchema;
+  },
+  /**
+   * Removes what HibernateVm put into the object store. An unknown key is a success.
+   *
+   * @generated from rpc wrenn.host.v1.HostService.DeleteHibernated
+   */
+  deleteHibernated: {
+    methodKind: "unary";
+    input: typeof DeleteHibernatedRequestSchema;
+    output: typeof DeleteHibernatedResponseSchema;
+  },
+  /**
+   * The full inventory: VMs that run, that sleep, and that failed.
    *
    * @generated from rpc wrenn.host.v1.HostService.ListVms
    */
