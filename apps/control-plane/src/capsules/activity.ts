@@ -1,71 +1,106 @@
 import type { Logger } from 'pino';
 import type { Db } from '../database/database.ts';
-import { touchCapsules } from './capsule-store.ts';
+import { recordActivity } from './lifetime-store.ts';
 
-const FLUSH_INTERVAL_MS = 1000;
-/** How often a capsule with a long request counts as used again. */
-const RENEW_INTERVAL_MS = 15_000;
+/** A use must be in the database after this time, so that every other control plane sees it. */
+export const FLUSH_INTERVAL_MS = 1000;
+
+/** What somebody does with a capsule for as long as it lasts. */
+export interface CapsuleUse {
+  readonly kind: 'stream';
+  /** For a person: which command, which file. */
+  readonly detail: string;
+}
+
+export interface OpenUse extends CapsuleUse {
+  readonly since: Date;
+}
+
+const A_REQUEST: CapsuleUse = { kind: 'stream', detail: 'a request' };
 
 /**
- * Notes which capsules are in use. Writes are gathered, so that a request does not wait for one.
+ * Notes which capsules are in use. Writes are gathered, so that a request does not wait for one; a use that could not
+ * be written is written at the next attempt.
  */
 export class CapsuleActivity implements AsyncDisposable {
   readonly #db: Db;
   readonly #log: Logger;
-  readonly #dirty = new Set<string>();
-  readonly #open = new Map<string, number>();
-  readonly #renewal: NodeJS.Timeout;
+  readonly #open = new Map<string, Set<OpenUse>>();
+  /** Used since the last write. */
+  #touched = new Set<string>();
+  /** In the write that is under way. */
+  #writing = new Set<string>();
   #timer: NodeJS.Timeout | undefined;
   #flushing: Promise<void> = Promise.resolve();
+  #closed = false;
 
   constructor(db: Db, log: Logger) {
     this.#db = db;
     this.#log = log;
-    this.#renewal = setInterval(() => {
-      for (const id of this.#open.keys()) this.#note(id);
-    }, RENEW_INTERVAL_MS);
-    this.#renewal.unref();
   }
 
-  /** A request that uses a capsule has begun; dispose it at its end. */
-  begin(id: string): Disposable {
-    this.#open.set(id, (this.#open.get(id) ?? 0) + 1);
-    this.#note(id);
-    let ended = false;
+  /** Something that uses a capsule has begun and keeps it awake until it is disposed. */
+  begin(id: string, use: CapsuleUse = A_REQUEST): Disposable {
+    const open: OpenUse = { ...use, since: new Date() };
+    const uses = this.#open.get(id) ?? new Set();
+    this.#open.set(id, uses.add(open));
+    this.touch(id);
     return {
       [Symbol.dispose]: () => {
-        if (ended) return;
-        ended = true;
-        const left = (this.#open.get(id) ?? 1) - 1;
-        if (left > 0) this.#open.set(id, left);
-        else this.#open.delete(id);
-        this.#note(id);
+        if (!uses.delete(open)) return;
+        if (uses.size === 0 && this.#open.get(id) === uses) this.#open.delete(id);
+        this.touch(id);
       },
     };
   }
 
-  isInUse(id: string): boolean {
-    return this.#open.has(id);
+  /** A capsule was used at this moment: bytes went through a terminal or a port, or somebody pinged it. */
+  touch(id: string): void {
+    this.#touched.add(id);
+    this.#schedule();
   }
 
-  #note(id: string): void {
-    this.#dirty.add(id);
+  /** Whether a capsule is in use here, or was so recently that the database does not yet know. */
+  isInUse(id: string): boolean {
+    return this.#open.has(id) || this.#touched.has(id) || this.#writing.has(id);
+  }
+
+  /** What goes on through this control plane, oldest first. */
+  uses(id: string): OpenUse[] {
+    return [...(this.#open.get(id) ?? [])];
+  }
+
+  #schedule(): void {
+    if (this.#closed) return;
     this.#timer ??= setTimeout(() => {
-      this.#flush().catch((err: unknown) => this.#log.warn({ err }, 'could not record which capsules are in use'));
-    }, FLUSH_INTERVAL_MS);
+      this.#timer = undefined;
+      void this.#flush();
+    }, FLUSH_INTERVAL_MS).unref();
   }
 
   #flush(): Promise<void> {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
-    const ids = [...this.#dirty];
-    this.#dirty.clear();
-    this.#flushing = this.#flushing.catch(() => undefined).then(() => touchCapsules(this.#db, ids));
+    this.#flushing = this.#flushing.then(() => this.#write());
     return this.#flushing;
   }
 
+  async #write(): Promise<void> {
+    this.#writing = this.#touched;
+    this.#touched = new Set();
+    try {
+      await recordActivity(this.#db, [...this.#writing], [...this.#open.keys()]);
+    } catch (err) {
+      this.#log.warn({ err }, 'could not record which capsules are in use');
+      for (const id of this.#writing) this.#touched.add(id);
+    }
+    this.#writing = new Set();
+    // What is open is renewed as long as it is.
+    if (this.#open.size > 0 || this.#touched.size > 0) this.#schedule();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
-    clearInterval(this.#renewal);
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
     await this.#flush();
   }
 }

@@ -47,7 +47,7 @@ export function fileRoutes(app: Server, deps: RouteDeps): void {
       },
       async (request, reply) => {
         const gone = clientGone(request, reply);
-        using use = await useGuest(deps, request.caller, request.params.id);
+        using use = await useGuest(deps, request.caller, request.params.id, { kind: 'stream', detail: 'an upload' });
         const { path: queryPath, user } = request.query;
         try {
           await receiveFile(request, { path: queryPath, limit }, (place, body) =>
@@ -79,7 +79,7 @@ export function fileRoutes(app: Server, deps: RouteDeps): void {
       },
       async (request, reply) => {
         const { caller, params, body } = request;
-        const use = await useGuest(deps, caller, params.id);
+        const use = await useGuest(deps, caller, params.id, { kind: 'stream', detail: `download of ${body.path}` });
         reply.raw.once('close', () => use[Symbol.dispose]());
         const gone = clientGone(request, reply);
         return sendFile(use.guest, { path: body.path, user: body.user }, reply, gone);

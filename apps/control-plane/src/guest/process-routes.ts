@@ -19,6 +19,7 @@ import { execJson } from './exec-json.ts';
 import { type Command, listProcesses, signalProcess } from './processes.ts';
 
 const BACKGROUND_START_TIMEOUT_MS = 60_000;
+const SHOWN_COMMAND_LENGTH = 80;
 
 export function processRoutes(app: Server, deps: RouteDeps): void {
   app.post(
@@ -38,7 +39,8 @@ export function processRoutes(app: Server, deps: RouteDeps): void {
     },
     async (request, reply) => {
       const { params, body, caller } = request;
-      using use = await useGuest(deps, caller, params.id);
+      const command = { kind: 'stream', detail: `command: ${commandLine(body)}` } as const;
+      using use = await useGuest(deps, caller, params.id, command);
       const { guest } = use;
       const base = { capsule_id: params.id, sandbox_id: params.id, cmd: body.cmd };
       if (body.background) {
@@ -52,10 +54,9 @@ export function processRoutes(app: Server, deps: RouteDeps): void {
         return { ...base, pid, tag };
       }
       const timeoutMs = toTimeoutMs(body.timeout_sec);
-      const command = toCommand(body, body.tag ?? undefined);
       const { pid, exitCode, signal, durationMs, stdout, stderr } = await execToEnd(
         guest,
-        command,
+        toCommand(body, body.tag ?? undefined),
         timeoutMs,
         clientGone(request, reply),
       );
@@ -120,6 +121,12 @@ export function toCommand(fields: CommandFields, tag: string | undefined): Comma
     stdin: false,
     pty: undefined,
   };
+}
+
+/** The beginning of a command, for a person. */
+export function commandLine({ cmd, args }: Pick<ExecRequest, 'cmd' | 'args'>): string {
+  const line = [cmd, ...(args ?? [])].join(' ');
+  return line.length > SHOWN_COMMAND_LENGTH ? `${line.slice(0, SHOWN_COMMAND_LENGTH)}…` : line;
 }
 
 /** 0 and absent are "never". */

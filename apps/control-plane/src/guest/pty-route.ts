@@ -43,8 +43,9 @@ export function ptyRoute(app: Server, deps: RouteDeps): void {
       try {
         const first = await receiveFirst(frames);
         if (!first) return;
-        using use = await useGuest(deps, request.caller, request.params.id);
-        await runTerminal(use.guest, first, frames);
+        // A terminal that nobody types in and that shows nothing is no use of its capsule.
+        using use = await useGuest(deps, request.caller, request.params.id, 'bytes');
+        await runTerminal(use.guest, first, frames, () => deps.activity.touch(use.capsule.id));
         frames.close('done');
       } catch (error) {
         if (frames.gone.aborted) return;
@@ -70,7 +71,7 @@ async function receiveFirst(frames: PtySocket): Promise<FirstFrame | undefined> 
   throw new WrennError('invalid_request', { problem: 'the first frame must be `start` or `connect`' });
 }
 
-async function runTerminal(guest: Guest, first: FirstFrame, frames: PtySocket): Promise<void> {
+async function runTerminal(guest: Guest, first: FirstFrame, frames: PtySocket, touch: () => void): Promise<void> {
   const tag = first.tag ?? randomTag('pty');
   const mode = { binary: first.binary ?? false };
   const ended = new AbortController();
@@ -80,9 +81,10 @@ async function runTerminal(guest: Guest, first: FirstFrame, frames: PtySocket): 
       switch (part.type) {
         case 'start':
           await frames.send({ type: 'started', tag, pid: part.pid, offset: part.offset });
-          void obeyClient(guest, tag, frames, mode, signal);
+          void obeyClient(guest, tag, frames, { mode, touch }, signal);
           break;
         case 'data':
+          touch();
           await sendOutput(frames, part, mode.binary);
           break;
         case 'end':
@@ -131,7 +133,7 @@ async function obeyClient(
   guest: Guest,
   tag: string,
   frames: PtySocket,
-  mode: { binary: boolean },
+  { mode, touch }: { readonly mode: { binary: boolean }; readonly touch: () => void },
   signal: AbortSignal,
 ): Promise<void> {
   const input = new InputQueue(guest, tag, 'pty', signal);
@@ -139,6 +141,7 @@ async function obeyClient(
     try {
       const message = await frames.receive();
       if (!message || signal.aborted) return;
+      if ('binary' in message || message.frame.type === 'input') touch();
       if ('binary' in message) {
         mode.binary = true;
         await input.push(message.binary);

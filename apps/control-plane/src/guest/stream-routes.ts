@@ -18,7 +18,7 @@ import { openProcess } from './exec.ts';
 import type { Guest } from './guest.ts';
 import { InputQueue } from './input-queue.ts';
 import { toFrames } from './process-frames.ts';
-import { toCommand, toTimeoutMs } from './process-routes.ts';
+import { commandLine, toCommand, toTimeoutMs } from './process-routes.ts';
 import { attachProcess, signalProcess } from './processes.ts';
 
 const SIGKILL = 9;
@@ -47,7 +47,8 @@ export function streamRoutes(app: Server, deps: RouteDeps): void {
       await serve(request, frames, async () => {
         const start = await receiveStart(frames);
         if (!start) return;
-        using use = await useGuest(deps, request.caller, request.params.id);
+        const command = { kind: 'stream', detail: `command: ${commandLine(start)}` } as const;
+        using use = await useGuest(deps, request.caller, request.params.id, command);
         await streamCommand(use.guest, start, frames);
       });
     },
@@ -70,7 +71,8 @@ export function streamRoutes(app: Server, deps: RouteDeps): void {
       const frames = new FrameSocket<z.ZodNever, ProcessStreamServerFrame>(socket, z.never());
       const { params, query, caller } = request;
       await serve(request, frames, async () => {
-        using use = await useGuest(deps, caller, params.id);
+        const stream = { kind: 'stream', detail: `output of process ${params.selector}` } as const;
+        using use = await useGuest(deps, caller, params.id, stream);
         const output = attachProcess(use.guest, params.selector, query.from_offset, frames.gone);
         const tag = /^\d+$/.test(params.selector) ? null : params.selector;
         for await (const frame of toFrames(output, query.encoding, tag)) await frames.send(frame);

@@ -2,7 +2,7 @@ import type { Readable } from 'node:stream';
 import { errorResponseSchema } from '@wrenn/protocol/rest/error';
 import type { FastifyReply } from 'fastify';
 import { z } from 'zod';
-import type { CapsuleActivity } from '../capsules/activity.ts';
+import type { CapsuleActivity, CapsuleUse } from '../capsules/activity.ts';
 import { type Caller, type CapsulesDeps, requireRunning } from '../capsules/capsules.ts';
 import type { Db } from '../database/database.ts';
 import type { Capsule } from '../database/schema.ts';
@@ -31,11 +31,25 @@ export interface GuestInUse extends Disposable {
   readonly guest: Guest;
 }
 
-/** @throws WrennError when the caller has no such capsule, or it does not run */
-export async function useGuest(deps: RouteDeps, caller: Caller, capsuleId: string): Promise<GuestInUse> {
+/**
+ * @param use what is done; `bytes` for what is no use by being open: the caller tells of each byte by `activity.touch`
+ * @throws WrennError when the caller has no such capsule, or it does not run
+ */
+export async function useGuest(
+  deps: RouteDeps,
+  caller: Caller,
+  capsuleId: string,
+  use?: CapsuleUse | 'bytes',
+): Promise<GuestInUse> {
   const capsule = await requireRunning(deps.db, caller.teamId, capsuleId);
-  const inUse = deps.activity.begin(capsule.id);
+  const inUse = beginUse(deps.activity, capsule.id, use);
   return { capsule, guest: deps.guests.get(capsule), [Symbol.dispose]: () => inUse[Symbol.dispose]() };
+}
+
+function beginUse(activity: CapsuleActivity, id: string, use: CapsuleUse | 'bytes' | undefined): Disposable {
+  if (use !== 'bytes') return activity.begin(id, use);
+  activity.touch(id);
+  return { [Symbol.dispose]: () => undefined };
 }
 
 /** Sends a stream where the route's schema describes what it holds. */
