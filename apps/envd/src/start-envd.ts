@@ -48,6 +48,8 @@ export async function startEnvd(options: EnvdOptions): Promise<RunningEnvd> {
     system: options.system ?? (guest ? realSystem : undefined),
     rpc,
     ready: () => ready,
+    // What ran for whoever had the guest before is nobody else's.
+    onNewToken: () => table.forgetEnded(),
   });
   server.listen(options.port, options.host);
   await once(server, 'listening');

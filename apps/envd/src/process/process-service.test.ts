@@ -270,6 +270,27 @@ describe('connecting again', () => {
     }
   });
 
+  it('tells nobody who has a new token what ended for the one before; what runs goes on', async () => {
+    await using fresh = await startTestEnvd();
+    const withToken = (token: string) => ({ headers: { 'X-Access-Token': token } });
+    await fresh.init({ accessToken: 'one' });
+    const { pid } = await readProcess(fresh.process.start(shell('echo secret'), withToken('one')));
+    const connect = (token: string) =>
+      readProcess(fresh.process.connect({ process: byPid(pid), fromOffset: 0n }, withToken(token)));
+    await fresh.init({ accessToken: 'one', envVars: { A: 'b' } }, 'one');
+    expect(await connect('one')).toMatchObject({ stdout: 'secret\n' });
+    const running = fresh.process.start(shell('read line; echo $line'), withToken('one'))[Symbol.asyncIterator]();
+    const started = (await running.next()).value?.event?.event;
+    if (started?.case !== 'start') throw new Error('the first event is not the start');
+    await fresh.init({ accessToken: 'two' }, 'one');
+    const refusal = await connect('two').catch((error: unknown) => fromConnectError(ConnectError.from(error)).code);
+    expect(refusal).toBe('process_not_found');
+    const { processes } = await fresh.process.list({}, withToken('two'));
+    expect(processes.map((process) => process.pid)).toEqual([started.value.pid]);
+    await fresh.process.sendSignal({ process: byPid(started.value.pid), signal: Signal.SIGKILL }, withToken('two'));
+    await readProcess({ [Symbol.asyncIterator]: () => running });
+  });
+
   it('lets a tag mean the newest process that has it', async () => {
     await readProcess((await background('exit 1', { tag: 'reused' })).events);
     await readProcess((await background('exit 2', { tag: 'reused' })).events);

@@ -71,6 +71,11 @@ export class ProcessTable {
     return false;
   }
 
+  /** Forgets every process that has ended. Those that run go on. */
+  forgetEnded(): void {
+    for (const pid of [...this.#ended.keys()]) this.#forget(pid);
+  }
+
   #retire(process: ManagedProcess): void {
     if (this.#running.get(process.pid) === process) this.#running.delete(process.pid);
     this.#forget(process.pid);

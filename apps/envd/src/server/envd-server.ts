@@ -17,6 +17,8 @@ export interface EnvdServerOptions {
   readonly rpc: () => Promise<RpcHandler>;
   /** Resolves when everything is loaded that a snapshot should hold loaded. */
   readonly ready: () => Promise<void>;
+  /** Called when somebody else than before has the token. */
+  readonly onNewToken: () => void;
 }
 
 /** Longer than any proxy keeps a connection, so that it is never envd that closes one that is about to be used. */
@@ -83,7 +85,7 @@ function requireToken({ headers }: IncomingMessage, { accessToken }: GuestState)
 }
 
 function createRoutes(
-  { state, system, ready }: EnvdServerOptions,
+  { state, system, ready, onNewToken }: EnvdServerOptions,
   connections: ReadonlySet<Socket>,
 ): ReadonlyMap<string, Route> {
   // Each imports what it needs when it is called: a start must not wait for what only some guests use.
@@ -113,7 +115,9 @@ function createRoutes(
         const body = await readJson(request);
         // Again after the wait for the body: another /init may have set or changed the token meanwhile.
         requireToken(request, state);
+        const earlierToken = state.accessToken;
         const skipped = initialize(body, state, system);
+        if (state.accessToken !== earlierToken) onNewToken();
         // A restored guest remembers connections that nobody has any more, and its network drops what it sends on them. A
         // reader behind one of them would hold its process up.
         if (system) for (const other of connections) if (other !== request.socket) other.destroy();

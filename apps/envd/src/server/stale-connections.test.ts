@@ -11,6 +11,7 @@ it('a guest that is initialized lets go of the connections that it had before', 
     system: { addEntropy: nothing, setHostName: nothing, setMachineId: nothing, now: Date.now, setWallClock: nothing },
     rpc: () => Promise.reject(new Error('not needed')),
     ready: async () => undefined,
+    onNewToken: nothing,
   });
   await once(server.listen(0, '127.0.0.1'), 'listening');
   try {
