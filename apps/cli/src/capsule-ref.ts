@@ -13,6 +13,17 @@ export async function resolveCapsuleId(api: ApiClient, ref: string, signal: Abor
   return matchCapsuleId(ref, await api.listCapsules(signal, 'all'));
 }
 
+/** The same for several, each once. All are understood, or none: a command begins with no capsule before that. */
+export async function resolveCapsuleIds(
+  api: ApiClient,
+  refs: readonly string[],
+  signal: AbortSignal,
+): Promise<string[]> {
+  if (refs.every((ref) => isId('cl', ref))) return [...new Set(refs)];
+  const capsules = await api.listCapsules(signal, 'all');
+  return [...new Set(refs.map((ref) => (isId('cl', ref) ? ref : matchCapsuleId(ref, capsules))))];
+}
+
 /**
  * The one capsule whose id begins with `ref`. Those that have ended count only when no living one matches.
  *

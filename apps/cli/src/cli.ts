@@ -24,6 +24,11 @@ export function print(line: string): void {
   process.stdout.write(`${line}\n`);
 }
 
+/** Prints a result for programs. */
+export function printJson(value: unknown): void {
+  print(JSON.stringify(value, null, 2));
+}
+
 /** Prints a remark for a person, beside the result. */
 export function note(line: string): void {
   clearProgress();

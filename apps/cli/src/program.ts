@@ -6,13 +6,23 @@ import { addCreateCommand } from './commands/create.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addDownCommand } from './commands/down.ts';
 import { addExecCommand } from './commands/exec.ts';
+import { addForkCommand } from './commands/fork.ts';
+import { addHibernateCommand } from './commands/hibernate.ts';
+import { addInspectCommand } from './commands/inspect.ts';
 import { addLogsCommand } from './commands/logs.ts';
 import { addLsCommand } from './commands/ls.ts';
+import { addPauseCommand } from './commands/pause.ts';
 import { addPsCommand } from './commands/ps.ts';
+import { addResumeCommand } from './commands/resume.ts';
 import { addRmCommand } from './commands/rm.ts';
 import { addRunCommand } from './commands/run.ts';
+import { addSetCommand } from './commands/set.ts';
 import { addShellCommand } from './commands/shell.ts';
+import { addSnapshotCommand } from './commands/snapshot.ts';
+import { addSnapshotsCommand } from './commands/snapshots.ts';
+import { addTraceCommand } from './commands/trace.ts';
 import { addUpCommand } from './commands/up.ts';
+import { addVerifyCommand } from './commands/verify.ts';
 
 const ENVIRONMENT = `
 Environment:
@@ -44,7 +54,18 @@ export function buildProgram(cli: Cli): Command {
   addShellCommand(program, cli);
   addCreateCommand(program, cli);
   addLsCommand(program, cli);
+  addInspectCommand(program, cli);
+  addTraceCommand(program, cli);
+  addSetCommand(program, cli);
   addRmCommand(program, cli);
+  program.commandsGroup('Sleep and copies:');
+  addPauseCommand(program, cli);
+  addResumeCommand(program, cli);
+  addHibernateCommand(program, cli);
+  addVerifyCommand(program, cli);
+  addForkCommand(program, cli);
+  addSnapshotCommand(program, cli);
+  addSnapshotsCommand(program, cli);
   program.commandsGroup('Inside a capsule:');
   addExecCommand(program, cli);
   addCopyCommand(program, cli);

@@ -6,8 +6,8 @@ export class ApiError extends CliError {
   /** Code in the error catalogue, e.g. `capsule_not_found`; `unknown` when the answer was not one of Wrenn's. */
   readonly reason: string;
 
-  constructor(error: Pick<RestError, 'message' | 'remedy' | 'reason' | 'request_id'>) {
-    super(error.message, withRequestId(error), { exitCode: exitCodeOf(error.reason) });
+  constructor(error: Pick<RestError, 'message' | 'remedy' | 'reason' | 'request_id' | 'details'>) {
+    super(error.message, remedyOf(error), { exitCode: exitCodeOf(error.reason) });
     this.reason = error.reason;
   }
 }
@@ -19,9 +19,24 @@ function exitCodeOf(reason: string): number {
   return reason === 'command_not_found' ? EXIT_NO_COMMAND : EXIT.error;
 }
 
-function withRequestId({ remedy, reason, request_id }: Pick<RestError, 'remedy' | 'reason' | 'request_id'>): string {
-  return reason === 'internal_error' && request_id !== undefined ? `${remedy} (request ${request_id})` : remedy;
+type RemedyParts = Pick<RestError, 'remedy' | 'reason' | 'request_id' | 'details'>;
+
+/** The remedy in the words of this command, where the API's is in those of the API. */
+function remedyOf({ remedy, reason, request_id, details }: RemedyParts): string {
+  const id = details?.id;
+  if (reason === 'internal_error' && request_id !== undefined) return `${remedy} (request ${request_id})`;
+  if (id === undefined) return remedy;
+  const { [reason]: words } = REMEDIES;
+  return words?.(String(id)) ?? remedy;
 }
+
+const REMEDIES: Readonly<Partial<Record<string, (id: string) => string>>> = {
+  invalid_state: (id) => `\`wrenn inspect ${id}\` shows how it stands; \`wrenn pause\` and \`wrenn resume\` change it.`,
+  snapshot_damaged: (id) =>
+    `\`wrenn verify ${id}\` says which files; \`wrenn resume --discard-memory ${id}\` boots its disk without the memory.`,
+  snapshot_incompatible: (id) =>
+    `Resume it on a host like the one it slept on, or boot its disk alone: \`wrenn resume --discard-memory ${id}\`.`,
+};
 
 /** The error that an answer which is not 2xx stands for. Reads its body. */
 export async function readApiError(response: Response): Promise<ApiError> {

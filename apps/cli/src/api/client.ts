@@ -8,10 +8,20 @@ import {
 import { type ProcessInfoBody, processListSchema } from '@wrenn/protocol/rest/exec';
 import { type FileEntry, listDirResponseSchema } from '@wrenn/protocol/rest/files';
 import { type Ready, readySchema } from '@wrenn/protocol/rest/server';
-import type { z } from 'zod';
-import { CliError, messageOf, systemCodeOf } from '../cli-error.ts';
+import { CliError } from '../cli-error.ts';
 import type { Connection } from '../connection.ts';
 import { readApiError } from './api-error.ts';
+import {
+  capsulePath,
+  checkShape,
+  createApiHttp,
+  fetchOrExplain,
+  post,
+  QUERY_TIMEOUT_MS,
+  query,
+  withTimeout,
+} from './http.ts';
+import { type SleepCalls, sleepCalls } from './sleep.ts';
 
 /** A guest file that is being read. */
 export interface FileDownload {
@@ -21,7 +31,7 @@ export interface FileDownload {
 }
 
 /** Wrenn's REST API. Every call ends by its signal and fails with an ApiError or a CliError. */
-export interface ApiClient {
+export interface ApiClient extends SleepCalls {
   readonly connection: Connection;
   createCapsule(body: CreateCapsuleBody, signal: AbortSignal): Promise<CapsuleBody>;
   /** `statuses`: states with commas between them, or `all`; the server's default is all but stopped and error. */
@@ -43,34 +53,17 @@ export interface ApiClient {
   ready(signal: AbortSignal): Promise<Ready>;
 }
 
-/** How long a call may take that only asks for a state. */
-const QUERY_TIMEOUT_MS = 60_000;
 /** A start may wait for the first memory snapshot of its shape, which takes minutes under emulation. */
 const CREATE_TIMEOUT_MS = 290_000;
 const DESTROY_TIMEOUT_MS = 120_000;
 
 export function createApiClient(connection: Connection): ApiClient {
-  const send = async (path: string, init: RequestInit, signal: AbortSignal): Promise<Response> => {
-    const headers = new Headers(init.headers);
-    headers.set('X-API-Key', connection.apiKey);
-    const response = await fetchOrExplain(`${connection.baseUrl}${path}`, { ...init, headers }, signal);
-    if (!response.ok) throw await readApiError(response);
-    return response;
-  };
-  const json = async <Schema extends z.ZodType>(
-    schema: Schema,
-    path: string,
-    init: RequestInit,
-    signal: AbortSignal,
-    timeoutMs = QUERY_TIMEOUT_MS,
-  ): Promise<z.output<Schema>> => {
-    const response = await send(path, init, AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]));
-    return checkShape(schema, await response.json(), path);
-  };
-  const capsulePath = (id: string, rest = '') => `/v1/capsules/${encodeURIComponent(id)}${rest}`;
+  const http = createApiHttp(connection);
+  const { send, json } = http;
 
   return {
     connection,
+    ...sleepCalls(http),
     createCapsule: (body, signal) => json(capsuleSchema, '/v1/capsules', post(body), signal, CREATE_TIMEOUT_MS),
     listCapsules: (signal, statuses) =>
       json(capsuleListSchema, `/v1/capsules${query({ status: statuses })}`, {}, signal),
@@ -110,64 +103,4 @@ export function createApiClient(connection: Connection): ApiClient {
       return checkShape(readySchema, await response.json(), '/ready');
     },
   };
-}
-
-/** What a failed attempt to reach the API means to a person. */
-export function explainUnreachable(baseUrl: string, error: unknown): CliError {
-  const code = systemCodeOf(error);
-  const problem: Record<string, string> = {
-    ECONNREFUSED: 'nothing listens there',
-    ENOTFOUND: 'the host name is not known',
-    EAI_AGAIN: 'the host name cannot be looked up',
-    ECONNRESET: 'it closed the connection',
-    ETIMEDOUT: 'it does not answer',
-  };
-  return new CliError(
-    `The API at ${baseUrl} cannot be reached: ${(code && problem[code]) ?? code ?? messageOf(rootCause(error))}.`,
-    'Start the platform with `wrenn up`, or set WRENN_BASE_URL to where it runs.',
-    { cause: error },
-  );
-}
-
-/** fetch says "fetch failed", and why in its cause. */
-function rootCause(error: unknown): unknown {
-  return error instanceof Error && error.cause instanceof Error ? rootCause(error.cause) : error;
-}
-
-async function fetchOrExplain(url: string, init: RequestInit, signal: AbortSignal): Promise<Response> {
-  try {
-    return await fetch(url, { ...init, signal });
-  } catch (error) {
-    if (error instanceof Error && error.name === 'TimeoutError') {
-      throw new CliError(
-        `${url} did not answer in time.`,
-        'Try again; `wrenn doctor` shows whether the platform is up.',
-      );
-    }
-    signal.throwIfAborted();
-    throw explainUnreachable(new URL(url).origin, error);
-  }
-}
-
-function checkShape<Schema extends z.ZodType>(schema: Schema, body: unknown, path: string): z.output<Schema> {
-  const result = schema.safeParse(body);
-  if (result.success) return result.data;
-  throw new CliError(
-    `The answer of ${path} is not what this version of wrenn understands.`,
-    'Use a wrenn command of the same version as the platform.',
-    { cause: result.error },
-  );
-}
-
-function post(body: unknown): RequestInit {
-  return { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) };
-}
-
-function withTimeout(signal: AbortSignal, timeoutMs: number): AbortSignal {
-  return AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
-}
-
-function query(values: Readonly<Record<string, string | undefined>>): string {
-  const given = Object.entries(values).filter((entry): entry is [string, string] => entry[1] !== undefined);
-  return given.length === 0 ? '' : `?${new URLSearchParams(given)}`;
 }

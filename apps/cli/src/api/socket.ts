@@ -3,7 +3,7 @@ import { WebSocket } from 'ws';
 import { CliError } from '../cli-error.ts';
 import type { Connection } from '../connection.ts';
 import { parseApiError } from './api-error.ts';
-import { explainUnreachable } from './client.ts';
+import { explainUnreachable } from './http.ts';
 
 const HANDSHAKE_TIMEOUT_MS = 30_000;
 /** A server that answers no ping for two rounds is gone. */

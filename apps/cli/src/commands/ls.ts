@@ -1,7 +1,7 @@
 import { styleText } from 'node:util';
 import { CAPSULE_STATUSES, type CapsuleBody, type CapsuleStatus } from '@wrenn/protocol/rest/capsule';
 import type { Command } from 'commander';
-import { type Cli, note, print } from '../cli.ts';
+import { type Cli, note, print, printJson } from '../cli.ts';
 import { formatAge } from '../terminal/format.ts';
 import { type Column, formatTable } from '../terminal/table.ts';
 
@@ -19,17 +19,29 @@ export function addLsCommand(program: Command, cli: Cli): void {
     .addHelpText('after', '\nExample:\n  wrenn ls\n  wrenn ls --json | jq -r ".[].id"')
     .action(async (options: { all?: boolean; quiet?: boolean; json?: boolean }) => {
       const capsules = await cli.api().listCapsules(cli.signal, options.all ? 'all' : EXISTING);
-      if (options.json) return print(JSON.stringify(capsules, null, 2));
+      if (options.json) return printJson(capsules);
       if (options.quiet) return capsules.forEach((capsule) => void print(capsule.id));
       if (capsules.length === 0) return note('There are no capsules. `wrenn create` makes one.');
-      print(formatTable(columns(Date.now()), capsules));
+      print(formatCapsules(capsules, Date.now()));
       for (const { id, status, status_reason } of capsules) {
         if (status_reason !== null && (status === 'error' || status === 'missing')) note(`${id}: ${status_reason}`);
       }
     });
 }
 
-function columns(nowMs: number): Column<CapsuleBody>[] {
+/** Capsules as a table. Where one is asleep it also says since when. */
+export function formatCapsules(capsules: readonly CapsuleBody[], nowMs: number): string {
+  const asleep: Column<CapsuleBody> = {
+    title: 'ASLEEP',
+    value: ({ status, slept_at }) =>
+      isAsleep(status) && slept_at !== null ? formatAge(nowMs - Date.parse(slept_at)) : '',
+    align: 'right',
+  };
+  const columns = capsules.some(({ status }) => isAsleep(status)) ? [...columnsAt(nowMs), asleep] : columnsAt(nowMs);
+  return formatTable(columns, capsules);
+}
+
+function columnsAt(nowMs: number): Column<CapsuleBody>[] {
   return [
     { title: 'ID', value: (capsule) => capsule.id },
     { title: 'STATUS', value: ({ status }) => colourOf(status) },
@@ -40,7 +52,23 @@ function columns(nowMs: number): Column<CapsuleBody>[] {
   ];
 }
 
-function colourOf(status: CapsuleStatus): string {
-  const colour = status === 'running' ? 'green' : status === 'error' || status === 'missing' ? 'red' : 'yellow';
-  return status === 'stopped' ? status : styleText(colour, status, { stream: process.stdout });
+/** Whether nothing of it runs and it can be resumed. */
+export function isAsleep(status: CapsuleStatus): boolean {
+  return status === 'paused' || status === 'hibernating' || status === 'hibernated';
 }
+
+/** The name of a state in the colour of how it fares, where the output has colours. */
+export function colourOf(status: CapsuleStatus): string {
+  if (status === 'stopped') return status;
+  return styleText(STATUS_COLOURS[status] ?? 'yellow', status, { stream: process.stdout });
+}
+
+/** What is not here is on its way to another state. */
+const STATUS_COLOURS: Partial<Record<CapsuleStatus, 'green' | 'blue' | 'red'>> = {
+  running: 'green',
+  forking: 'green',
+  paused: 'blue',
+  hibernated: 'blue',
+  error: 'red',
+  missing: 'red',
+};

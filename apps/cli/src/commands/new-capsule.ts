@@ -1,5 +1,5 @@
-import type { CapsuleBody, CreateCapsuleBody } from '@wrenn/protocol/rest/capsule';
-import type { Command } from 'commander';
+import { type CapsuleBody, type CreateCapsuleBody, TIMEOUT_ACTIONS } from '@wrenn/protocol/rest/capsule';
+import { type Command, Option } from 'commander';
 import type { ApiClient } from '../api/client.ts';
 import { type Cli, note } from '../cli.ts';
 import { messageOf } from '../cli-error.ts';
@@ -13,6 +13,9 @@ export interface NewCapsuleOptions {
   memory?: number;
   disk?: number;
   timeout?: number;
+  onTimeout?: (typeof TIMEOUT_ACTIONS)[number];
+  deadline?: number;
+  autoResume?: true;
   env?: Record<string, string>;
   label?: Record<string, string>;
 }
@@ -25,9 +28,16 @@ export function addNewCapsuleOptions(command: Command): Command {
     .option('--disk <size>', "disk in MiB, or as 10G (default: the template's)", parseSizeMb)
     .option(
       '--timeout <time>',
-      'stop it after this time without activity, as 90s, 15m or 2h (default: never)',
+      'let it go to sleep after this time without activity, as 90s, 15m or 2h (default: never)',
       parseSeconds,
     )
+    .addOption(
+      new Option('--on-timeout <action>', 'what happens then, and at the deadline (default: pause)').choices(
+        TIMEOUT_ACTIONS,
+      ),
+    )
+    .option('--deadline <time>', 'the same this time from now, whatever it does (default: never)', parseSeconds)
+    .option('--auto-resume', 'let it resume by itself when it is used')
     .option('-e, --env <name=value>', 'environment variable of every process in it; repeatable', collectEnvironment)
     .option('--label <name=value>', 'label to find it by; repeatable', collectLabel);
 }
@@ -43,6 +53,9 @@ export function toCreateBody(options: NewCapsuleOptions): CreateCapsuleBody {
     ...(options.memory === undefined ? {} : { memory_mb: options.memory }),
     ...(options.disk === undefined ? {} : { disk_mb: options.disk }),
     ...(options.timeout === undefined ? {} : { timeout_sec: options.timeout }),
+    ...(options.onTimeout === undefined ? {} : { on_timeout: options.onTimeout }),
+    ...(options.deadline === undefined ? {} : { deadline_sec: options.deadline }),
+    ...(options.autoResume === undefined ? {} : { auto_resume: options.autoResume }),
     ...(options.env === undefined ? {} : { envs: options.env }),
     ...(options.label === undefined ? {} : { metadata: options.label }),
   };

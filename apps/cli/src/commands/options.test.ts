@@ -1,6 +1,14 @@
 import { InvalidArgumentError } from 'commander';
 import { describe, expect, it } from 'vitest';
-import { collectEnv, collectLabel, parseSeconds, parseSizeMb, wholeNumber } from './options.ts';
+import {
+  collectEnv,
+  collectLabel,
+  parseSeconds,
+  parseSecondsOrNone,
+  parseSizeMb,
+  parseSwitch,
+  wholeNumber,
+} from './options.ts';
 
 describe('parseSizeMb', () => {
   it.each([
@@ -31,6 +39,19 @@ describe('parseSeconds', () => {
 
   it.each(['', '1w', '1.5h', '-3'])('refuses "%s"', (text) => {
     expect(() => parseSeconds(text)).toThrow(InvalidArgumentError);
+  });
+});
+
+describe('parseSecondsOrNone', () => {
+  it('takes none beside times', () => {
+    expect([parseSecondsOrNone('none'), parseSecondsOrNone('2m')]).toEqual(['none', 120]);
+  });
+});
+
+describe('parseSwitch', () => {
+  it('takes true and false only', () => {
+    expect([parseSwitch('true'), parseSwitch('false')]).toEqual([true, false]);
+    expect(() => parseSwitch('cl-1a2b')).toThrow('Write it alone at the end');
   });
 });
 

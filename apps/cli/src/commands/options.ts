@@ -28,6 +28,18 @@ export function parseSeconds(text: string): number {
   throw new InvalidArgumentError('Write a number of seconds, or a time such as 90s, 15m or 2h.');
 }
 
+/** The same, or `none`. */
+export function parseSecondsOrNone(text: string): number | 'none' {
+  return text === 'none' ? 'none' : parseSeconds(text);
+}
+
+/** A switch that takes `=true` and `=false`; alone it is on. */
+export function parseSwitch(text: string): boolean {
+  if (text === 'true') return true;
+  if (text === 'false') return false;
+  throw new InvalidArgumentError('Write it alone at the end, or with =true or =false.');
+}
+
 /** Collects `--env NAME=value` (or `--env NAME`, which takes the value from this environment). */
 export function collectEnv(
   text: string,

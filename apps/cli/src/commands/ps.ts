@@ -1,7 +1,7 @@
 import type { ProcessInfoBody } from '@wrenn/protocol/rest/exec';
 import type { Command } from 'commander';
 import { resolveCapsuleId } from '../capsule-ref.ts';
-import { type Cli, note, print } from '../cli.ts';
+import { type Cli, note, print, printJson } from '../cli.ts';
 import { type Column, formatTable } from '../terminal/table.ts';
 
 const COLUMNS: Column<ProcessInfoBody>[] = [
@@ -24,7 +24,7 @@ export function addPsCommand(program: Command, cli: Cli): void {
       const api = cli.api();
       const id = await resolveCapsuleId(api, ref, cli.signal);
       const processes = await api.listProcesses(id, cli.signal);
-      if (options.json) return print(JSON.stringify(processes, null, 2));
+      if (options.json) return printJson(processes);
       if (processes.length === 0) return note('No command runs there.');
       print(formatTable(COLUMNS, processes));
     });

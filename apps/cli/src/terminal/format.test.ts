@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { formatAge, formatBytes, formatDuration } from './format.ts';
+import { formatAge, formatBytes, formatDuration, formatInstant, formatSpan } from './format.ts';
 
 it.each([
   [-5, '0s'],
@@ -31,4 +31,22 @@ it.each([
   [250 * 1024 ** 3, '250 GiB'],
 ])('formatBytes(%d) is %s', (bytes, text) => {
   expect(formatBytes(bytes)).toBe(text);
+});
+
+it.each([
+  [-1, '0s'],
+  [400, '0s'],
+  [45_000, '45s'],
+  [90_000, '1m 30s'],
+  [600_000, '10m'],
+  [5_400_000, '1h 30m'],
+  [3_600_000 + 5000, '1h'],
+  [9 * 86_400_000 + 7_200_000, '9d 2h'],
+])('formatSpan(%d) is %s', (spanMs, text) => {
+  expect(formatSpan(spanMs)).toBe(text);
+});
+
+it('formatInstant is in the time zone of this machine', () => {
+  const noon = new Date(2026, 2, 1, 12, 5, 9);
+  expect(formatInstant(noon.toISOString())).toBe('2026-03-01 12:05:09');
 });

@@ -11,6 +11,28 @@ export function formatAge(spanMs: number): string {
   return `${Math.floor(Math.max(0, spanMs) / unitMs)}${unit}`;
 }
 
+/** A time span to the second, or in its two largest units: 45s, 10m, 1h 30m, 7d 2h. */
+export function formatSpan(spanMs: number): string {
+  let restMs = Math.round(Math.max(0, spanMs) / 1000) * 1000;
+  const first = UNITS.findIndex(([, ms]) => restMs >= ms);
+  if (first === -1) return '0s';
+  const parts: string[] = [];
+  for (const [unit, unitMs] of UNITS.slice(first, first + 2)) {
+    const count = Math.floor(restMs / unitMs);
+    restMs -= count * unitMs;
+    if (count > 0) parts.push(`${count}${unit}`);
+  }
+  return parts.join(' ');
+}
+
+/** An instant of the API in this machine's time zone: 2026-03-01 09:05:00. */
+export function formatInstant(timestamp: string): string {
+  const date = new Date(timestamp);
+  const two = (value: number) => String(value).padStart(2, '0');
+  const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
+  return `${day} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
+}
+
 /** How long a step took: 850 ms, 3.2 s, 2 m 05 s. */
 export function formatDuration(spanMs: number): string {
   if (spanMs < 999.5) return `${Math.round(spanMs)} ms`;

@@ -26,6 +26,14 @@ export function formatTable<Row>(columns: readonly Column<Row>[], rows: readonly
     .join('\n');
 }
 
+/** Titles and texts below each other, the texts aligned. */
+export function formatFacts(facts: readonly (readonly [title: string, text: string])[]): string {
+  const width = Math.max(...facts.map(([title]) => widthOf(title)));
+  return facts
+    .map(([title, text]) => `  ${title}${' '.repeat(width - widthOf(title))}  ${oneLine(text)}`.trimEnd())
+    .join('\n');
+}
+
 function widthOf(text: string): number {
   return [...stripVTControlCharacters(text)].length;
 }
