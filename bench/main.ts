@@ -32,7 +32,7 @@ function report(...measured: Measurement[]): void {
 const program = await qemuProgram();
 console.log('starting a platform');
 await using platform = await startPlatform({ env: { LOG_LEVEL: 'warn' } });
-await using slots = new SlotPool({ owner: claimOwner(platform.dir), size: 0, log: pino({ level: 'warn' }) });
+await using slots = new SlotPool({ owner: claimOwner(platform.dir), size: () => 0, log: pino({ level: 'warn' }) });
 const slot = await slots.acquire(AbortSignal.timeout(30_000));
 try {
   const floor: FloorSource = { program, dir: platform.dir, slot };

@@ -63,7 +63,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const cgroups = stack.use(
     await VmCgroups.open({ wrennDir: root, accelerator: hypervisor.identity.accelerator, log }),
   );
-  const slots = stack.use(new SlotPool({ owner, size: options.slotPoolSize ?? 2, log }));
+  const slots = stack.use(new SlotPool({ owner, size: () => options.slotPoolSize ?? 2, log }));
   const resources = { hypervisor, slots, cgroups };
   const templates = stack.use(new TemplateStore({ dir, resources, log }));
   const journal = new Journal(dir);

@@ -34,7 +34,7 @@ const children: ChildProcess[] = [];
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'wrenn-net-'));
   await applyHostRules();
-  pool = new SlotPool({ owner: claimOwner(dir), size: 0, log });
+  pool = new SlotPool({ owner: claimOwner(dir), size: () => 0, log });
   const signal = AbortSignal.timeout(30_000);
   slots = [await pool.acquire(signal), await pool.acquire(signal)];
   guests = [await plugGuest(slots[0]), await plugGuest(slots[1])];
@@ -128,7 +128,7 @@ describe('a slot', () => {
 
   it('is made ahead of need, and given back when nobody took it', async () => {
     const owner = claimOwner(await mkdtemp(join(dir, 'other-')));
-    const ahead = new SlotPool({ owner, size: 2, log });
+    const ahead = new SlotPool({ owner, size: () => 2, log });
     ahead.replenish();
     await until(async () => (await claimsOf(owner.wrennDir)).length === 2);
     const slot = await ahead.acquire(AbortSignal.timeout(30_000));
@@ -137,12 +137,32 @@ describe('a slot', () => {
     expect(await claimsOf(owner.wrennDir)).toEqual([slot.index]);
     await ahead.release(slot);
   });
+
+  it('is made ahead of need only in quiet times, as many as are wanted by then', async () => {
+    const owner = claimOwner(await mkdtemp(join(dir, 'quiet-')));
+    const quiet = Promise.withResolvers<void>();
+    let size = 1;
+    await using ahead = new SlotPool({ owner, size: () => size, quiet: () => quiet.promise, log });
+    ahead.replenish();
+    // Somebody who needs one does not wait for a quiet time.
+    const slot = await ahead.acquire(AbortSignal.timeout(30_000));
+    expect(await claimsOf(owner.wrennDir)).toEqual([slot.index]);
+    await ahead.release(slot);
+    size = 3;
+    quiet.resolve();
+    await until(async () => (await claimsOf(owner.wrennDir)).length === 3);
+    size = 1;
+    await until(async () => {
+      ahead.replenish();
+      return (await claimsOf(owner.wrennDir)).length === 1;
+    });
+  });
 });
 
 describe('settleSlots', () => {
   it('removes what an earlier agent of this WRENN_DIR left, with what runs in it, and keeps what VMs use', async () => {
     const owner = claimOwner(await mkdtemp(join(dir, 'left-')));
-    const earlier = new SlotPool({ owner: { ...owner, startTicks: '1' }, size: 0, log });
+    const earlier = new SlotPool({ owner: { ...owner, startTicks: '1' }, size: () => 0, log });
     const signal = AbortSignal.timeout(30_000);
     const [used, unused] = [await earlier.acquire(signal), await earlier.acquire(signal)];
     const stray = start('nsenter', [`--net=${unused.namespacePath}`, 'sleep', '600']);
@@ -163,7 +183,7 @@ describe('settleSlots', () => {
 
   it('takes slots of other agents that are gone, but none in which something runs', async () => {
     const owner = claimOwner(await mkdtemp(join(dir, 'gone-')));
-    const vanished = new SlotPool({ owner: { ...owner, startTicks: '1' }, size: 0, log });
+    const vanished = new SlotPool({ owner: { ...owner, startTicks: '1' }, size: () => 0, log });
     const signal = AbortSignal.timeout(30_000);
     const [busy, idle] = [await vanished.acquire(signal), await vanished.acquire(signal)];
     const resident = start('nsenter', [`--net=${busy.namespacePath}`, 'sleep', '600']);

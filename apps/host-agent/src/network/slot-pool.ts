@@ -6,8 +6,10 @@ import { type Slot, slotOf } from './slot.ts';
 
 export interface SlotPoolOptions {
   readonly owner: ClaimOwner;
-  /** How many slots are kept ready ahead of need. */
-  readonly size: number;
+  /** How many slots are kept ready ahead of need, asked anew for each. */
+  readonly size: () => number;
+  /** Awaited before each slot that is made ahead of need, so that no VM that is being started has to wait. */
+  readonly quiet?: (signal: AbortSignal) => Promise<void>;
   readonly log: Logger;
   readonly claimsDir?: string;
 }
@@ -16,8 +18,8 @@ export interface SlotPoolOptions {
 export class SlotPool {
   readonly #options: SlotPoolOptions;
   readonly #ready: Slot[] = [];
+  readonly #closed = new AbortController();
   #replenishing: Promise<void> | undefined;
-  #closed = false;
   #next = 1;
 
   constructor(options: SlotPoolOptions) {
@@ -35,11 +37,14 @@ export class SlotPool {
     await releaseClaim(slot.index, this.#options.claimsDir);
   }
 
-  /** Fills the pool in the background. For a moment when no VM is being started, which would have to wait. */
+  /** Brings the pool to its size, in the background. */
   replenish(): void {
-    if (this.#closed || this.#replenishing) return;
+    if (this.#closed.signal.aborted || this.#replenishing) return;
     this.#replenishing = this.#fill()
-      .catch((error: unknown) => this.#options.log.warn({ err: error }, 'no network slot could be made ahead of need'))
+      .catch((error: unknown) => {
+        if (this.#closed.signal.aborted) return;
+        this.#options.log.warn({ err: error }, 'no network slot could be made ahead of need');
+      })
       .finally(() => {
         this.#replenishing = undefined;
       });
@@ -47,14 +52,19 @@ export class SlotPool {
 
   /** Gives back the slots that nobody took. */
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#closed = true;
+    this.#closed.abort(new Error('the agent is stopping'));
     await this.#replenishing;
     await Promise.all(this.#ready.splice(0).map((slot) => this.release(slot)));
   }
 
   async #fill(): Promise<void> {
-    while (!this.#closed && this.#ready.length < this.#options.size) {
-      this.#ready.push(await this.#make(AbortSignal.timeout(30_000)));
+    const { size, quiet } = this.#options;
+    for (;;) {
+      await quiet?.(this.#closed.signal);
+      if (this.#closed.signal.aborted || this.#ready.length === size()) return;
+      if (this.#ready.length < size()) this.#ready.push(await this.#make(AbortSignal.timeout(30_000)));
+      const surplus = this.#ready.length > size() ? this.#ready.pop() : undefined;
+      if (surplus) await this.release(surplus);
     }
   }
 
