@@ -11,6 +11,7 @@ const HELP = `envd, Wrenn's guest agent
   --port N     port to listen on (${DEFAULT_PORT})
   --host A     address to listen on (0.0.0.0 with --guest, else 127.0.0.1)
   --guest      this machine is a guest: /init sets its clock, host name and entropy
+  --leases D   directory for leases (/run/wrenn/leases with --guest, else none)
   --version    print the version
 `;
 
@@ -19,6 +20,7 @@ const { values } = parseArgs({
     port: { type: 'string', default: String(DEFAULT_PORT) },
     host: { type: 'string' },
     guest: { type: 'boolean', default: false },
+    leases: { type: 'string' },
     version: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
@@ -39,7 +41,7 @@ async function run(): Promise<void> {
   if (guest) {
     protectAgent();
   }
-  const envd = await startEnvd({ host, port, guest });
+  const envd = await startEnvd({ host, port, guest, leaseDirectory: values.leases });
   log('info', 'listening', { host, port: envd.port, version: ENVD_VERSION, startupMs: Math.round(performance.now()) });
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.once(signal, () => {

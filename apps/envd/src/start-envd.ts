@@ -3,6 +3,7 @@ import { mkdirSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { constants, tmpdir } from 'node:os';
 import { setImmediate } from 'node:timers/promises';
+import { GUEST_LEASE_DIRECTORY, makeLeaseDirectory } from './activity/leases.ts';
 import { createGuestState } from './guest-state.ts';
 import { describeError, log } from './log.ts';
 import { ProcessTable } from './process/process-table.ts';
@@ -19,6 +20,8 @@ export interface EnvdOptions {
   /** Stands in for the machine. */
   readonly system?: GuestSystem;
   readonly spillDirectory?: string;
+  /** Where programs hold leases; a guest has its own place, elsewhere there are none by default. */
+  readonly leaseDirectory?: string | undefined;
 }
 
 export interface RunningEnvd extends AsyncDisposable {
@@ -33,8 +36,11 @@ export async function startEnvd(options: EnvdOptions): Promise<RunningEnvd> {
   const { guest } = options;
   const spillDirectory = options.spillDirectory ?? (guest ? GUEST_SPILL_DIRECTORY : tmpdir());
   mkdirSync(spillDirectory, { recursive: true });
+  const leaseDirectory = options.leaseDirectory ?? (guest ? GUEST_LEASE_DIRECTORY : undefined);
+  if (leaseDirectory !== undefined) prepareLeases(leaseDirectory);
   const state = createGuestState(guest);
   const table = new ProcessTable();
+  const activity = { guest, leaseDirectory, table };
   let handler: Promise<RpcHandler> | undefined;
   const rpc = () => {
     handler ??= import('./server/rpc-handler.ts').then(({ createRpcHandler }) =>
@@ -50,6 +56,7 @@ export async function startEnvd(options: EnvdOptions): Promise<RunningEnvd> {
     ready: () => ready,
     // What ran for whoever had the guest before is nobody else's.
     onNewToken: () => table.forgetEnded(),
+    activity,
   });
   server.listen(options.port, options.host);
   await once(server, 'listening');
@@ -59,6 +66,8 @@ export async function startEnvd(options: EnvdOptions): Promise<RunningEnvd> {
     await setImmediate();
     await rpc();
     if (!guest) return;
+    const { readActivity } = await import('./activity/activity.ts');
+    await readActivity(activity);
     const { warmUp } = await import('./warm-up.ts');
     await warmUp(port, () => state.accessToken);
   })().catch((error: unknown) => log('error', 'the warm-up failed', { error: describeError(error) }));
@@ -75,4 +84,13 @@ export async function startEnvd(options: EnvdOptions): Promise<RunningEnvd> {
     await once(server, 'close');
   };
   return { port, close, [Symbol.asyncDispose]: close };
+}
+
+/** A guest whose programs cannot hold leases is still of use. */
+function prepareLeases(directory: string): void {
+  try {
+    makeLeaseDirectory(directory);
+  } catch (error) {
+    log('warn', 'the directory of leases could not be made', { directory, error: describeError(error) });
+  }
 }

@@ -120,6 +120,11 @@ export class OutputLog {
     return reader;
   }
 
+  /** Who is attached. */
+  readers(): OutputReader[] {
+    return [...this.#readers];
+  }
+
   /** Chunks from an offset on, for the log's own readers. Empty at the end. */
   read(offset: number): OutputChunk[] {
     if (offset >= this.#end) return [];
@@ -257,6 +262,8 @@ export class OutputReader {
   readonly #onClose: () => void;
   /** Offset of the first byte that this reader gets. */
   readonly start: number;
+  /** Unix time in milliseconds. */
+  readonly attachedAt = Date.now();
   #offset: number;
   #ahead: OutputChunk[] = [];
 

@@ -1,6 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { WrennError } from '@wrenn/protocol/errors';
+import type { ActivityOptions } from '../activity/activity.ts';
 import type { GuestState } from '../guest-state.ts';
 import type { GuestSystem } from '../system/init.ts';
 import { E2B_ENVD_VERSION, ENVD_VERSION } from '../version.ts';
@@ -19,6 +20,7 @@ export interface EnvdServerOptions {
   readonly ready: () => Promise<void>;
   /** Called when somebody else than before has the token. */
   readonly onNewToken: () => void;
+  readonly activity: ActivityOptions;
 }
 
 /** Longer than any proxy keeps a connection, so that it is never envd that closes one that is about to be used. */
@@ -85,7 +87,7 @@ function requireToken({ headers }: IncomingMessage, { accessToken }: GuestState)
 }
 
 function createRoutes(
-  { state, system, ready, onNewToken }: EnvdServerOptions,
+  { state, system, ready, onNewToken, activity }: EnvdServerOptions,
   connections: ReadonlySet<Socket>,
 ): ReadonlyMap<string, Route> {
   // Each imports what it needs when it is called: a start must not wait for what only some guests use.
@@ -105,6 +107,13 @@ function createRoutes(
       async (_request, response) => {
         const { readMetrics } = await import('../system/metrics.ts');
         sendJson(response, await readMetrics());
+      },
+    ],
+    [
+      'GET /activity',
+      async (_request, response) => {
+        const { readActivity } = await import('../activity/activity.ts');
+        sendJson(response, await readActivity(activity));
       },
     ],
     ['GET /envs', (_request, response) => sendJson(response, Object.fromEntries(state.environment))],

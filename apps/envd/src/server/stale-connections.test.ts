@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { type AddressInfo, connect } from 'node:net';
 import { expect, it } from 'vitest';
 import { createGuestState } from '../guest-state.ts';
+import { ProcessTable } from '../process/process-table.ts';
 import { createEnvdServer } from './envd-server.ts';
 
 it('a guest that is initialized lets go of the connections that it had before', async () => {
@@ -12,6 +13,7 @@ it('a guest that is initialized lets go of the connections that it had before', 
     rpc: () => Promise.reject(new Error('not needed')),
     ready: async () => undefined,
     onNewToken: nothing,
+    activity: { guest: false, leaseDirectory: undefined, table: new ProcessTable() },
   });
   await once(server.listen(0, '127.0.0.1'), 'listening');
   try {

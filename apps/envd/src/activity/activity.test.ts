@@ -1,0 +1,73 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, it } from 'vitest';
+import { shell, startTestEnvd, type TestEnvd, until } from '../testing/test-envd.ts';
+import type { Activity } from './activity.ts';
+import { machineCpuTime } from './cpu-time.ts';
+
+async function activityOf(envd: TestEnvd, token = ''): Promise<Activity> {
+  const answer = await fetch(`${envd.url}/activity`, { headers: { 'X-Access-Token': token } });
+  if (answer.status !== 200) throw new Error(`GET /activity was answered with ${answer.status}`);
+  return (await answer.json()) as Activity;
+}
+
+it('activity needs the token', async () => {
+  await using envd = await startTestEnvd();
+  await envd.init({ accessToken: 'secret' });
+  expect((await fetch(`${envd.url}/activity`)).status).toBe(401);
+  expect(await activityOf(envd, 'secret')).toMatchObject({ leases: [], processes: 0, open_streams: 0 });
+});
+
+it('activity tells of leases', async () => {
+  await using place = await startTestEnvd();
+  const leaseDirectory = join(place.directory, 'leases');
+  await using envd = await startTestEnvd({ leaseDirectory });
+  writeFileSync(join(leaseDirectory, 'build'), '600');
+  writeFileSync(join(leaseDirectory, 'wrong'), 'soon');
+  const { leases, malformed_leases } = await activityOf(envd);
+  expect(leases).toMatchObject([{ name: 'build' }]);
+  expect(Date.parse(leases[0]?.expires_at ?? '') - Date.now()).toBeGreaterThan(590_000);
+  expect(Math.abs(Date.parse(leases[0]?.since ?? '') - Date.now())).toBeLessThan(10_000);
+  expect(malformed_leases).toEqual([{ name: 'wrong', problem: 'holds neither seconds nor an RFC 3339 time' }]);
+});
+
+it('activity counts processes, and who follows their output, but not terminals', async () => {
+  await using envd = await startTestEnvd();
+  const [left, gone] = [new AbortController(), new AbortController()];
+  const followed = envd.process.start(shell('sleep 60'), { signal: gone.signal })[Symbol.asyncIterator]();
+  const alone = envd.process.start(shell('sleep 60'), { signal: left.signal })[Symbol.asyncIterator]();
+  const terminal = envd.process
+    .start({ ...shell('sleep 60'), pty: { size: { cols: 80, rows: 24 } } }, { signal: gone.signal })
+    [Symbol.asyncIterator]();
+  await Promise.all([followed.next(), alone.next(), terminal.next()]);
+  expect(await activityOf(envd)).toMatchObject({ processes: 3, open_streams: 2 });
+  left.abort();
+  await alone.next().catch(() => undefined);
+  await until('one has left', async () => (await activityOf(envd)).open_streams === 1);
+  const { processes, open_streams_since } = await activityOf(envd);
+  expect(processes).toBe(3);
+  expect(Math.abs(Date.parse(open_streams_since ?? '') - Date.now())).toBeLessThan(10_000);
+  gone.abort();
+  await Promise.allSettled([followed.next(), terminal.next()]);
+  await until('all have left', async () => (await activityOf(envd)).open_streams_since === null);
+});
+
+it('activity tells how much CPU time was used', async () => {
+  await using envd = await startTestEnvd();
+  const gone = new AbortController();
+  const before = (await activityOf(envd)).cpu;
+  const busy = envd.process.start(shell('while :; do :; done'), { signal: gone.signal })[Symbol.asyncIterator]();
+  await busy.next();
+  await until('it has used 100 ms', async () => (await activityOf(envd)).cpu.busy_ms > before.busy_ms + 100);
+  expect((await activityOf(envd)).cpu.uptime_ms).toBeGreaterThan(before.uptime_ms);
+  gone.abort();
+  await busy.next().catch(() => undefined);
+});
+
+it('a machine’s CPU time is in milliseconds', async () => {
+  const first = machineCpuTime();
+  await until('some time was used', () => machineCpuTime().busy_ms > first.busy_ms);
+  const second = machineCpuTime();
+  expect(second.uptime_ms).toBeGreaterThan(first.uptime_ms);
+  expect(second.uptime_ms - first.uptime_ms).toBeLessThan(60_000);
+});
