@@ -98,7 +98,8 @@ async function privateRuns(pagemap: FileHandle, address: number, length: number)
 
 const ZERO_BLOCK = Buffer.alloc(BLOCK_BYTES);
 
-function nonZeroRuns(data: Buffer): Run[] {
+/** The parts that are worth writing to a file of holes: neighbouring blocks that are not all zero. */
+export function nonZeroRuns(data: Buffer): Run[] {
   return joinBlocks(data.length, (block) => {
     const bytes = data.subarray(block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES);
     return !bytes.equals(ZERO_BLOCK.subarray(0, bytes.length));

@@ -77,13 +77,32 @@ export interface VmExit {
   readonly detail: string;
 }
 
+/** How far a disk's layers are merged. */
+export interface DiskCompaction {
+  /** Layers that stay as they are, counted from the base up: 2 keeps a base and the layer over it. At least 1. */
+  readonly keepLayers: number;
+  /** Bounds how fast layers are read; without it as fast as the disk is. */
+  readonly maxBytesPerSecond?: number;
+}
+
+/** `merged`: the layers are not used any more; `interrupted`: all of them still are. */
+export type DiskCompactionResult = 'merged' | 'interrupted';
+
+/** Why a VM that should run stands still: the host could not carry out a request to its disk. */
+export interface DiskStop {
+  readonly operation: 'read' | 'write';
+  readonly hostDiskFull: boolean;
+  /** The kernel's words. */
+  readonly reason: string;
+}
+
 /** A VM whose process runs. Dropping the object leaves the process alone; `kill` ends it. */
 export interface RunningVm {
   readonly id: string;
   readonly process: VmProcessRecord;
   /** Settles once, when the process has ended, whoever ended it. Never rejects. */
   readonly exited: Promise<VmExit>;
-  /** Freezes the vCPUs. Idempotent. */
+  /** Freezes the vCPUs. Interrupts a compaction first. Idempotent. */
   pause(signal: AbortSignal): Promise<void>;
   /** Lets the vCPUs run. Idempotent. */
   resume(signal: AbortSignal): Promise<void>;
@@ -93,6 +112,21 @@ export interface RunningVm {
    * promises that they last fsyncs both.
    */
   saveSnapshot(dir: string, signal: AbortSignal): Promise<MemorySnapshot>;
+  /**
+   * Copies what the layers above the kept ones hold into the disk's overlay while the VM runs. Once it has `merged`, the
+   * VM's disk consists of the overlay and the kept layers only. Needs `disk.backing` to have been given. The overlay
+   * itself stays the same file. What was copied before an interruption or an error need not be copied again.
+   *
+   * @throws Error where the VM is paused, a compaction runs already, or the host's disk fails (its cause in words); the
+   * signal's reason. The VM and its disk go on as before then.
+   */
+  compactDisk(options: DiskCompaction, signal: AbortSignal): Promise<DiskCompactionResult>;
+  /**
+   * Calls `listener` when the VM comes to stand still because the host's disk is full, at once where it does now, and
+   * with undefined when it goes on or was paused. Nothing of the guest is lost and it sees no error: its request is
+   * tried again every second until there is space. @returns a function that ends this.
+   */
+  onDiskStop(listener: (stop: DiskStop | undefined) => void): () => void;
   /** Ends the process, at once, and waits until it is gone. Idempotent. */
   kill(): Promise<void>;
   /** Closes the control connection and leaves the VM running. From then on only `kill` is of use, and `exited` is silent. */

@@ -1,5 +1,5 @@
 import { type ExecFileOptions, execFile } from 'node:child_process';
-import { chmod, copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, mkdtemp, readFile, rm, statfs, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -34,12 +34,22 @@ export interface TestSlot {
   readonly runDir: string;
 }
 
+/** A small file system of its own, for what happens when it is full. */
+export interface SmallDisk {
+  readonly dir: string;
+  /** Takes all the space that is left but `sparedBytes`. */
+  fill(sparedBytes?: number): Promise<void>;
+  /** Gives back what `fill` took. */
+  free(): Promise<void>;
+}
+
 /** A folder with the files of one test file's VMs. */
 export class TestGuests {
   readonly dir: string;
   readonly #kernelPath: string;
   readonly #initramfsPath: string;
   readonly #slots: TestSlot[] = [];
+  readonly #mounts: string[] = [];
   #disks = 0;
 
   private constructor(dir: string, kernelPath: string, initramfsPath: string) {
@@ -66,6 +76,7 @@ export class TestGuests {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    for (const dir of this.#mounts) await run('umount', [dir]);
     for (const slot of this.#slots) await run('ip', ['netns', 'del', slot.namespace]);
     await rm(this.dir, { recursive: true, force: true });
   }
@@ -103,6 +114,32 @@ export class TestGuests {
     // Root's alone, as an agent's files are: the VM's user could not open it.
     await chmod(overlay, 0o600);
     return overlay;
+  }
+
+  async makeSmallDisk(sizeMb: number): Promise<SmallDisk> {
+    const dir = join(this.dir, `small-${this.#mounts.length}`);
+    const image = `${dir}.img`;
+    const ballast = join(dir, 'ballast');
+    await mkdir(dir);
+    await run('truncate', ['-s', `${sizeMb}M`, image]);
+    await run('mkfs.ext4', ['-q', '-m0', '-O', '^has_journal', image]);
+    await run('mount', ['-o', 'loop', image, dir]);
+    this.#mounts.push(dir);
+    return {
+      dir,
+      fill: async (sparedBytes = 0) => {
+        // Space of deleted and punched blocks comes back late; what is given in pieces takes the last of it.
+        for (let i = 0; i < 20; i++) {
+          const { bavail, bsize } = await statfs(dir);
+          const bytes = bavail * bsize - sparedBytes;
+          if (bytes < bsize) return;
+          await run('fallocate', ['-l', String(bytes), `${ballast}-${i}`]).catch(() => {});
+        }
+      },
+      free: async () => {
+        await run('sh', ['-c', `rm -f ${ballast}-*`]);
+      },
+    };
   }
 
   makeSnapshotDir(): Promise<string> {

@@ -104,7 +104,13 @@ export function qemuArguments(program: QemuProgram, spec: VmSpec, start: VmStart
     ...[...machine.globals, 'migration.send-configuration=off'].flatMap((setting) => ['-global', setting]),
     ...['-object', JSON.stringify(memoryBackend(spec, start, identity.version))],
     ...['-blockdev', JSON.stringify(diskNode(spec))],
-    ...device({ driver: 'virtio-blk', drive: DISK_NODE }),
+    ...device({
+      driver: 'virtio-blk',
+      drive: DISK_NODE,
+      // A full disk of the host is not the guest's: it waits for space. While layers are merged its reads write too.
+      werror: 'enospc',
+      rerror: 'enospc',
+    }),
     ...[
       '-netdev',
       JSON.stringify({ type: 'tap', id: 'net', ifname: spec.network.tap, script: 'no', downscript: 'no' }),

@@ -43,7 +43,14 @@ async function start(
     client = await QmpClient.open(launched.control, signal);
     await untilRunning(client, signal);
     const record = { ...launched.key, controlSocket: vmFiles(spec.runDir).controlSocket, identity: program.identity };
-    return await QemuVm.create({ id: spec.id, record, shape: spec.shape, client, child: launched.child });
+    return await QemuVm.create({
+      id: spec.id,
+      record,
+      shape: spec.shape,
+      client,
+      standing: false,
+      child: launched.child,
+    });
   } catch (cause) {
     client?.close();
     launched?.control.destroy();
@@ -102,8 +109,11 @@ async function adopt(id: string, record: VmProcessRecord, signal: AbortSignal): 
       timeoutMs: COMMAND_TIMEOUT_MS,
     });
     const cpus = await client.execute('query-cpus-fast', undefined, { signal, timeoutMs: COMMAND_TIMEOUT_MS });
+    // One that stands still for a full disk may do so between a pause and its end: only its agent knows, and resumes it.
+    const { status } = await client.execute('query-status', undefined, { signal, timeoutMs: COMMAND_TIMEOUT_MS });
+    const standing = status !== 'running';
     const shape = { vcpus: cpus.length, memoryMb: memory['base-memory'] / 1024 / 1024 };
-    return await QemuVm.create({ id, record, shape, client });
+    return await QemuVm.create({ id, record, shape, client, standing });
   } catch (error) {
     client?.close();
     if (!isRunning(record)) return undefined;

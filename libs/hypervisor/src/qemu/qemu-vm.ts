@@ -5,8 +5,19 @@ import { open, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { BoundedLog, logTail } from '../bounded-log.ts';
 import { saveGuestMemory } from '../guest-memory.ts';
-import type { MemorySnapshot, RunningVm, VmExit, VmProcessRecord, VmShape } from '../hypervisor.ts';
+import type {
+  DiskCompaction,
+  DiskCompactionResult,
+  DiskStop,
+  MemorySnapshot,
+  RunningVm,
+  VmExit,
+  VmProcessRecord,
+  VmShape,
+} from '../hypervisor.ts';
 import { isRunning, killProcess, waitUntilGone } from '../vm-process.ts';
+import { cancelDiskCompaction, compactQemuDisk } from './disk-compaction.ts';
+import { DiskStopWatch } from './disk-stop.ts';
 import { snapshotFiles, vmFiles } from './launch.ts';
 import { type Architecture, MACHINES } from './machine.ts';
 import { QmpClient } from './qmp-client.ts';
@@ -30,6 +41,8 @@ export interface QemuProcess {
   readonly record: VmProcessRecord;
   readonly shape: VmShape;
   readonly client: QmpClient;
+  /** Whether its vCPUs run, as far as that is ours to say. */
+  readonly standing: boolean;
   /** The process where this process started it, for its exit status. */
   readonly child?: ChildProcess;
 }
@@ -42,7 +55,11 @@ export class QemuVm implements RunningVm {
   readonly #shape: VmShape;
   readonly #child: ChildProcess | undefined;
   readonly #logs: readonly BoundedLog[];
+  readonly #diskStops: DiskStopWatch;
   #client: QmpClient;
+  /** Whether it is for us to let the vCPUs run, and not yet time to. */
+  #standing: boolean;
+  #compaction: { readonly interrupt: AbortController; readonly ended: Promise<unknown> } | undefined;
   #killing = false;
   #released = false;
 
@@ -53,6 +70,9 @@ export class QemuVm implements RunningVm {
     this.#child = qemu.child;
     this.#logs = logs;
     this.#client = qemu.client;
+    this.#standing = qemu.standing;
+    this.#diskStops = new DiskStopWatch(() => this.#tryDiskAgain());
+    this.#listen();
     this.exited = this.#follow();
   }
 
@@ -69,17 +89,26 @@ export class QemuVm implements RunningVm {
   }
 
   async pause(signal: AbortSignal): Promise<void> {
+    this.#standing = true;
+    this.#diskStops.end();
+    this.#compaction?.interrupt.abort();
+    await this.#compaction?.ended;
+    // One that an earlier agent began.
+    await cancelDiskCompaction(this.#client, signal);
     await this.#client.execute('stop', undefined, { signal, timeoutMs: STOP_TIMEOUT_MS });
   }
 
   async resume(signal: AbortSignal): Promise<void> {
+    this.#standing = false;
     await this.#client.execute('cont', undefined, { signal, timeoutMs: COMMAND_TIMEOUT_MS });
   }
 
   async saveSnapshot(dir: string, signal: AbortSignal): Promise<MemorySnapshot> {
     const { status } = await this.#client.execute('query-status', undefined, { signal, timeoutMs: COMMAND_TIMEOUT_MS });
-    // Stopping has flushed the disk's caches to its file.
-    if (status !== 'paused') throw new Error(`VM ${this.id} is ${status}; a snapshot needs it paused`);
+    // Requests that the host's disk could not take are part of the devices, and are tried again after the restore.
+    if (!this.#standing || (status !== 'paused' && status !== 'io-error')) {
+      throw new Error(`VM ${this.id} is ${status}; a snapshot needs it paused`);
+    }
     const files = snapshotFiles(dir);
     await this.#saveDevices(files.devices, signal);
     const sizeBytes = this.#shape.memoryMb * 1024 * 1024;
@@ -90,8 +119,30 @@ export class QemuVm implements RunningVm {
     return { dir, shape: this.#shape, identity: this.process.identity };
   }
 
+  async compactDisk(options: DiskCompaction, signal: AbortSignal): Promise<DiskCompactionResult> {
+    if (this.#standing) throw new Error(`VM ${this.id} is paused; its disk is compacted while it runs`);
+    if (this.#compaction) throw new Error(`The disk of VM ${this.id} is being compacted already`);
+    const interrupt = new AbortController();
+    const result = compactQemuDisk(this.#client, options, AbortSignal.any([signal, interrupt.signal]));
+    this.#compaction = { interrupt, ended: Promise.allSettled([result]) };
+    try {
+      return await result;
+    } catch (error) {
+      // An AggregateError says that the job may go on all the same.
+      if (interrupt.signal.aborted && !(error instanceof AggregateError)) return 'interrupted';
+      throw error;
+    } finally {
+      this.#compaction = undefined;
+    }
+  }
+
+  onDiskStop(listener: (stop: DiskStop | undefined) => void): () => void {
+    return this.#diskStops.subscribe(listener);
+  }
+
   async kill(): Promise<void> {
     this.#killing = true;
+    this.#diskStops.end();
     if (isRunning(this.process)) {
       // Quitting closes the disk in order. A QEMU that does not obey at once is killed; both end the same for the caller.
       const asked = await this.#client
@@ -106,9 +157,21 @@ export class QemuVm implements RunningVm {
 
   release(): void {
     this.#released = true;
+    this.#diskStops.end();
     for (const log of this.#logs) log.close();
     this.#client.close();
     this.#child?.unref();
+  }
+
+  async #tryDiskAgain(): Promise<void> {
+    if (this.#standing) return;
+    await this.#client.execute('cont', undefined, { timeoutMs: COMMAND_TIMEOUT_MS });
+  }
+
+  #listen(): void {
+    this.#client.subscribe((event) => {
+      if (event.event === 'BLOCK_IO_ERROR' && !this.#standing) this.#diskStops.failed(event.data);
+    });
   }
 
   /** QEMU sees its jail only, so the devices go through it. */
@@ -150,6 +213,7 @@ export class QemuVm implements RunningVm {
       if (await waitUntilGone(this.process, END_AFTER_CLOSE_MS)) break;
       await this.#reconnect();
     }
+    this.#diskStops.end();
     for (const log of this.#logs) log.close();
     if (this.#child) await untilReaped(this.#child);
     return this.#describeExit();
@@ -159,6 +223,7 @@ export class QemuVm implements RunningVm {
   async #reconnect(): Promise<void> {
     try {
       this.#client = await QmpClient.connect(this.process.controlSocket, AbortSignal.timeout(COMMAND_TIMEOUT_MS));
+      this.#listen();
     } catch {
       // `closed` of the old client is settled still, so the loop asks again whether the process runs.
     }

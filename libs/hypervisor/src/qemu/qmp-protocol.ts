@@ -13,6 +13,28 @@ export interface QmpCommands {
   stop: { readonly arguments: undefined; readonly answer: object };
   cont: { readonly arguments: undefined; readonly answer: object };
   quit: { readonly arguments: undefined; readonly answer: object };
+  'query-named-block-nodes': {
+    readonly arguments: { readonly flat: boolean };
+    readonly answer: readonly { readonly 'node-name': string }[];
+  };
+  /** Copies what lies between a node and `base-node` into the node, and takes what is between them out of the chain. */
+  'block-stream': {
+    readonly arguments: {
+      readonly 'job-id': string;
+      readonly device: string;
+      readonly 'base-node': string;
+      /** Bytes a second; 0 is without a limit. */
+      readonly speed: number;
+      readonly 'on-error': 'report';
+    };
+    readonly answer: object;
+  };
+  /** `device` is the name of the job. */
+  'query-block-jobs': { readonly arguments: undefined; readonly answer: readonly { readonly device: string }[] };
+  'block-job-cancel': {
+    readonly arguments: { readonly device: string; readonly force: boolean };
+    readonly answer: object;
+  };
   /** Writes the state of every device, and no memory, to a file that QEMU opens by its own rights. */
   'xen-save-devices-state': {
     readonly arguments: { readonly filename: string; readonly live: boolean };
@@ -31,7 +53,20 @@ export type QmpEvent =
   /** The vCPUs stand still. */
   | { readonly event: 'STOP' }
   /** The vCPUs run. */
-  | { readonly event: 'RESUME' };
+  | { readonly event: 'RESUME' }
+  /** A request of the guest to its disk failed. With `stop` the vCPUs stand still until `cont` tries it again. */
+  | { readonly event: 'BLOCK_IO_ERROR'; readonly data: QmpDiskError }
+  /** A job has ended, by itself or with an error. `device` is its name. */
+  | { readonly event: 'BLOCK_JOB_COMPLETED'; readonly data: { readonly device: string; readonly error?: string } }
+  | { readonly event: 'BLOCK_JOB_CANCELLED'; readonly data: { readonly device: string } };
+
+export interface QmpDiskError {
+  readonly operation: 'read' | 'write';
+  readonly action: 'ignore' | 'report' | 'stop';
+  readonly nospace: boolean;
+  /** For a person. */
+  readonly reason: string;
+}
 
 export type QmpShutdown = Extract<QmpEvent, { event: 'SHUTDOWN' }>['data'];
 
@@ -101,6 +136,29 @@ function parseEvent(name: string, data: unknown): QmpMessage {
         kind: 'event',
         event: { event: 'SHUTDOWN', data: { guest: guest === true, reason: String(reason ?? 'unknown') } },
       };
+    }
+    case 'BLOCK_IO_ERROR': {
+      const { operation, action, nospace, reason } = isRecord(data) ? data : {};
+      return {
+        kind: 'event',
+        event: {
+          event: name,
+          data: {
+            operation: operation === 'read' ? 'read' : 'write',
+            action: action === 'stop' || action === 'ignore' ? action : 'report',
+            nospace: nospace === true,
+            reason: String(reason ?? 'unknown'),
+          },
+        },
+      };
+    }
+    case 'BLOCK_JOB_CANCELLED':
+    case 'BLOCK_JOB_COMPLETED': {
+      const { device, error } = isRecord(data) ? data : {};
+      const job = { device: String(device ?? '') };
+      if (name === 'BLOCK_JOB_CANCELLED') return { kind: 'event', event: { event: name, data: job } };
+      const problem = error === undefined ? {} : { error: String(error) };
+      return { kind: 'event', event: { event: name, data: { ...job, ...problem } } };
     }
     default:
       return { kind: 'ignored' };
