@@ -1,0 +1,54 @@
+import { WrennError } from '@wrenn/protocol/errors';
+import { inArray } from 'drizzle-orm';
+import { type Db, isDatabaseOutage } from '../database/database.ts';
+import { capsules, type Operation, type OperationKind } from '../database/schema.ts';
+import { isCancelled, type OperationHandler, type OperationHandlers } from '../operations/operation-runner.ts';
+import type { Metrics } from './metrics.ts';
+
+/** The same handlers, each counted when it ends: with its outcome, its time, and the timelines of what it started. */
+export function observeOperations(handlers: OperationHandlers, metrics: Metrics): OperationHandlers {
+  const kinds = Object.keys(handlers) as OperationKind[];
+  return Object.fromEntries(
+    kinds.map((kind) => [kind, observed(kind, handlers[kind], metrics)]),
+  ) as unknown as OperationHandlers;
+}
+
+function observed(kind: OperationKind, handle: OperationHandler, metrics: Metrics): OperationHandler {
+  return async (operation, context) => {
+    const started = performance.now();
+    try {
+      const outcome = await handle(operation, context);
+      return {
+        ...outcome,
+        // Where its end is written down: an operation that the database loses here is run, and counted, once more.
+        record: async (tx) => {
+          await outcome.record?.(tx);
+          for (const trace of await readTraces(tx, operation)) metrics.recordTrace(trace);
+          metrics.recordOperation(kind, 'ok', performance.now() - started);
+        },
+      };
+    } catch (error) {
+      const goesOn = isDatabaseOutage(error) || (context.signal.aborted && !isCancelled(context.signal));
+      if (!goesOn) metrics.recordOperation(kind, codeOf(error), performance.now() - started);
+      throw error;
+    }
+  };
+}
+
+function codeOf(error: unknown): string {
+  return error instanceof WrennError ? error.code : 'internal_error';
+}
+
+/** The timelines of the capsules that an operation started. */
+async function readTraces(db: Db, { kind, capsuleId, args }: Operation) {
+  const children: unknown = args.children;
+  const ids =
+    kind === 'capsule.create' || kind === 'capsule.resume'
+      ? [capsuleId]
+      : kind === 'capsule.fork' && Array.isArray(children)
+        ? children.map(String)
+        : [];
+  if (ids.length === 0) return [];
+  const rows = await db.select({ trace: capsules.trace }).from(capsules).where(inArray(capsules.id, ids));
+  return rows.flatMap(({ trace }) => (trace !== null && kind === `capsule.${trace.kind}` ? [trace] : []));
+}
