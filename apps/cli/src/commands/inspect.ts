@@ -69,7 +69,7 @@ function describeSleep({ status, generation, slept_at, snapshot_bytes, memory }:
   const parts = [`generation ${generation}`];
   if (slept_at !== null && !isAsleep(status)) parts.push(`slept ${describeInstant(slept_at, nowMs)}`);
   if (status === 'hibernated') parts.push('in the object store');
-  else if (snapshot_bytes !== null) parts.push(`${formatBytes(snapshot_bytes)} on the disk of its host`);
+  else if (snapshot_bytes !== null) parts.push(`${formatBytes(snapshot_bytes)} on its host`);
   if (memory === 'discarded') parts.push('its last start discarded the memory');
   return parts.join(', ');
 }

@@ -208,7 +208,7 @@ describe('wrenn ls and wrenn inspect', () => {
     expect(stdout).toMatch(new RegExp(`^${FIRST} +paused .* 3m$`, 'm'));
     const page = (await run('inspect', FIRST)).stdout;
     expect(page).toMatch(/^ {2}Status +paused, asleep for 3m 20s \(since /m);
-    expect(page).toMatch(/^ {2}Sleep +generation 2, 47\.7 MiB on the disk of its host$/m);
+    expect(page).toMatch(/^ {2}Sleep +generation 2, 47\.7 MiB on its host$/m);
   });
 
   it('say what keeps a capsule awake and what it was told', async () => {
