@@ -4,11 +4,17 @@ import { ensureLocalPki } from '@wrenn/pki/local-pki';
 import type { Logger } from 'pino';
 import { CapsuleActivity } from './capsules/activity.ts';
 import { capsuleRoutes } from './capsules/capsule-routes.ts';
+import { capsuleSettingsRoutes } from './capsules/capsule-settings-routes.ts';
 import { type CapsulesDeps, destroyAsSystem } from './capsules/capsules.ts';
-import { endIdleCapsules } from './capsules/idle.ts';
+import { GuestProbes } from './capsules/guest-probes.ts';
+import { Leftovers } from './capsules/leftovers.ts';
 import { lifecycleHandlers } from './capsules/lifecycle.ts';
+import { LifetimeWatch } from './capsules/lifetime-watch.ts';
 import { reconcileHost } from './capsules/reconcile.ts';
+import { pauseAsSystem } from './capsules/sleep.ts';
+import { sleepRoutes } from './capsules/sleep-routes.ts';
 import { type Database, openDatabase } from './database/database.ts';
+import type { Capsule } from './database/schema.ts';
 import { fileRoutes } from './guest/file-routes.ts';
 import { GuestPool } from './guest/guest-pool.ts';
 import { processRoutes } from './guest/process-routes.ts';
@@ -21,10 +27,15 @@ import type { RouteDeps } from './http/route-deps.ts';
 import { createServer, listen, readKey, type Server } from './http/server.ts';
 import { serverRoutes } from './http/server-routes.ts';
 import { authenticate, ensureFirstKey } from './identity/api-keys.ts';
+import { createMetrics } from './metrics/metrics.ts';
+import { metricsRoute } from './metrics/metrics-route.ts';
+import { observeOperations } from './metrics/observe-operations.ts';
 import { registerOpenApi } from './openapi/openapi.ts';
 import { OperationRunner } from './operations/operation-runner.ts';
 import { OwnerSession } from './operations/owner-session.ts';
+import { pruneOperations } from './operations/prune.ts';
 import type { Settings } from './settings.ts';
+import { snapshotRoutes } from './snapshots/snapshot-routes.ts';
 
 /** How long a host may be silent before its capsules count as missing. */
 const HOST_SILENCE_MS = 15_000;
@@ -77,27 +88,48 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   };
   const guests = started.use(new GuestPool(hostOf));
   const session = started.use(await OwnerSession.open(database.connectClient, log));
+  const leftovers = new Leftovers(db, () => [host], log);
+  const metrics = createMetrics(db, () => [host]);
   const runner: OperationRunner = started.use(
-    new OperationRunner(db, session, lifecycleHandlers({ db, hostOf, guests, runner: () => runner, log }), log),
+    new OperationRunner(
+      db,
+      session,
+      observeOperations(lifecycleHandlers({ db, hostOf, guests, leftovers, runner: () => runner, log }), metrics),
+      log,
+    ),
   );
   const activity = started.use(new CapsuleActivity(db, log));
-  const capsules: CapsulesDeps = { db, hosts: () => [host], runner, owner: session.owner };
+  const capsules: CapsulesDeps = { db, hosts: () => [host], runner, owner: session.owner, leftovers };
 
   const background = started.adopt(new AbortController(), (controller) => controller.abort());
   const { signal } = background;
-  const watching = watchHost(host, reconcileHost(host, { db, guests, signal, log }), {
+  const destroy = (capsule: Capsule) => destroyAsSystem(capsules, capsule);
+  const watching = watchHost(host, reconcileHost(host, { db, guests, leftovers, destroy, signal, log }), {
     silenceMs: options.hostSilenceMs ?? HOST_SILENCE_MS,
     signal,
     log,
   });
-  const idling = endIdleCapsules(db, activity, (capsule) => destroyAsSystem(capsules, capsule), signal, log);
+  const probes = new GuestProbes(guests);
+  const lifetimes = new LifetimeWatch({
+    db,
+    activity,
+    probes,
+    log,
+    end: (capsule) => (capsule.onTimeout === 'pause' ? pauseAsSystem : destroyAsSystem)(capsules, capsule),
+  });
+  // Whatever brings a capsule to run is an operation.
+  session.onFinish(() => lifetimes.wake());
+  const timing = lifetimes.run(signal);
+  const clearing = leftovers.run(signal);
+  const pruning = pruneOperations(db, signal, log);
   started.defer(async () => {
     background.abort();
-    await Promise.all([watching, idling]);
+    await Promise.all([watching, timing, clearing, pruning]);
   });
   await runner.start();
 
-  const app = await buildServer(log, database, [host], { db, capsules, guests, activity, hostOf });
+  const app = await buildServer(log, database, [host], { db, capsules, guests, activity, probes, lifetimes, hostOf });
+  metricsRoute(app, db, metrics);
   started.defer(() => closeServer(app, options.drainMs ?? DRAIN_MS));
   const port = await listen(app, options.listen.host, options.listen.port);
   const running = started.move();
@@ -114,6 +146,9 @@ async function buildServer(log: Logger, database: Database, hosts: readonly Host
         request.caller = await authenticate(deps.db, readKey(request));
       });
       capsuleRoutes(v1, deps);
+      sleepRoutes(v1, deps);
+      snapshotRoutes(v1, deps);
+      capsuleSettingsRoutes(v1, deps);
       processRoutes(v1, deps);
       streamRoutes(v1, deps);
       ptyRoute(v1, deps);

@@ -1,30 +1,28 @@
 import { WrennError } from '@wrenn/protocol/errors';
 import {
+  type CapsuleStatus,
   capsuleListSchema,
   capsuleLogsQuerySchema,
   capsuleParamsSchema,
   capsuleSchema,
   createCapsuleRequestSchema,
   listCapsulesQuerySchema,
+  traceQuerySchema,
 } from '@wrenn/protocol/rest/capsule';
-import type { FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { clientGone } from '../http/client-gone.ts';
+import { emptyBody, idempotencyHeaders, receivedAtMs } from '../http/request-parts.ts';
 import { errorResponses, noContent, type RouteDeps } from '../http/route-deps.ts';
 import type { Server } from '../http/server.ts';
+import { describeAwake } from './awake.ts';
 import { toCapsuleBody } from './capsule-body.ts';
 import { createCapsule, destroyCapsule, listCapsules, requireCapsule, requireRunning } from './capsules.ts';
 
-const idempotencyHeaders = z.object({
-  'idempotency-key': z
-    .string()
-    .min(1)
-    .max(255)
-    .optional()
-    .meta({ description: 'A repeated request with the same key answers the capsule of the first.' }),
-});
 /** How long a delete waits for a silent host before it answers that it goes on without the client. */
 const DELETE_WAIT_MS = 60_000;
+
+/** States in which a host has something to read. */
+const WITH_CONSOLE: readonly CapsuleStatus[] = ['starting', 'running', 'pausing', 'forking', 'resuming'];
 
 export function capsuleRoutes(app: Server, deps: RouteDeps): void {
   const { db, capsules, activity, hostOf } = deps;
@@ -37,20 +35,18 @@ export function capsuleRoutes(app: Server, deps: RouteDeps): void {
         tags: ['capsules'],
         summary: 'Create a capsule and wait until it runs',
         headers: idempotencyHeaders,
+        querystring: traceQuerySchema,
         body: createCapsuleRequestSchema,
         response: { 201: capsuleSchema, ...errorResponses },
       },
-      preValidation: async (request: FastifyRequest) => {
-        // Everything has a default.
-        request.body ??= {};
-      },
+      preValidation: emptyBody,
     },
     async (request, reply) => {
       const key = request.headers['idempotency-key'];
       const gone = clientGone(request, reply);
-      const capsule = await createCapsule(capsules, request.caller, request.body, key, gone);
+      const capsule = await createCapsule(capsules, request.caller, request.body, key, gone, receivedAtMs(reply));
       reply.code(201);
-      return toCapsuleBody(capsule);
+      return toCapsuleBody(capsule, { trace: request.query.trace === '1' });
     },
   );
 
@@ -80,7 +76,11 @@ export function capsuleRoutes(app: Server, deps: RouteDeps): void {
         response: { 200: capsuleSchema, ...errorResponses },
       },
     },
-    async ({ caller, params }) => toCapsuleBody(await requireCapsule(db, caller.teamId, params.id)),
+    async (request, reply) => {
+      const capsule = await requireCapsule(db, request.caller.teamId, request.params.id);
+      const awake = await describeAwake(deps, capsule, clientGone(request, reply));
+      return { ...toCapsuleBody(capsule), ...(awake ? { awake } : {}) };
+    },
   );
 
   app.delete(
@@ -121,7 +121,7 @@ export function capsuleRoutes(app: Server, deps: RouteDeps): void {
     },
     async ({ caller, params }, reply) => {
       const { id } = await requireRunning(db, caller.teamId, params.id);
-      using _use = activity.begin(id);
+      activity.touch(id);
       reply.code(204);
       return null;
     },
@@ -145,7 +145,7 @@ export function capsuleRoutes(app: Server, deps: RouteDeps): void {
       const capsule = await requireCapsule(db, caller.teamId, params.id);
       reply.type('text/plain; charset=utf-8').serializer((text: string) => text);
       if (capsule.consoleTail) return capsule.consoleTail.subarray(-query.max_bytes).toString();
-      if (capsule.status !== 'running' && capsule.status !== 'starting') {
+      if (!WITH_CONSOLE.includes(capsule.status)) {
         throw new WrennError('not_found', { what: `The console of the ${capsule.status} capsule ${capsule.id}` });
       }
       const console = await hostOf(capsule.hostId).readConsole(capsule.id, query.max_bytes, clientGone(request, reply));

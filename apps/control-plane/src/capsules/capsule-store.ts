@@ -1,5 +1,5 @@
 import type { CapsuleStatus } from '@wrenn/protocol/rest/capsule';
-import { and, desc, eq, inArray, min, ne, notInArray, sql } from 'drizzle-orm';
+import { and, desc, eq, inArray, ne, notInArray } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
 import { type Capsule, capsules, type NewCapsule } from '../database/schema.ts';
 
@@ -16,6 +16,42 @@ export async function insertCapsule(db: Db, capsule: Omit<NewCapsule, 'status'>)
 export async function findCapsule(db: Db, id: string): Promise<Capsule | undefined> {
   const [row] = await db.select().from(capsules).where(eq(capsules.id, id));
   return row;
+}
+
+/** In the order of the ids. */
+export async function findCapsules(db: Db, ids: readonly string[]): Promise<Capsule[]> {
+  const rows = await db
+    .select()
+    .from(capsules)
+    .where(inArray(capsules.id, [...ids]));
+  const byId = new Map(rows.map((row) => [row.id, row]));
+  return ids.flatMap((id) => byId.get(id) ?? []);
+}
+
+/**
+ * Records what a host says of the last generation of a capsule that is in no other state for it.
+ *
+ * @param seen the capsule as it was when the host was asked
+ */
+export async function mirrorGeneration(
+  db: Db,
+  seen: Pick<Capsule, 'id' | 'version'>,
+  changes: Pick<Capsule, 'generation' | 'snapshotBytes' | 'snapshotProblem'>,
+): Promise<void> {
+  await db
+    .update(capsules)
+    .set(changes)
+    .where(and(eq(capsules.id, seen.id), eq(capsules.version, seen.version)));
+}
+
+/** @returns whether it was as the caller saw it */
+export async function clearObjectKey(db: Db, seen: Pick<Capsule, 'id' | 'version'>): Promise<boolean> {
+  const rows = await db
+    .update(capsules)
+    .set({ objectKey: null })
+    .where(and(eq(capsules.id, seen.id), eq(capsules.version, seen.version)))
+    .returning({ id: capsules.id });
+  return rows.length > 0;
 }
 
 export async function findTeamCapsule(db: Db, teamId: string, id: string): Promise<Capsule | undefined> {
@@ -45,33 +81,4 @@ export async function listHostCapsules(db: Db, hostId: string): Promise<Capsule[
     .select()
     .from(capsules)
     .where(and(eq(capsules.hostId, hostId), ne(capsules.status, 'stopped')));
-}
-
-/** Records that capsules are in use right now. */
-export async function touchCapsules(db: Db, ids: readonly string[]): Promise<void> {
-  if (ids.length === 0) return;
-  await db
-    .update(capsules)
-    .set({ lastActiveAt: sql`now()` })
-    .where(inArray(capsules.id, [...ids]));
-}
-
-const idleDeadline = sql<Date>`${capsules.lastActiveAt} + ${capsules.timeoutSec} * interval '1 second'`;
-const canIdle = sql`${capsules.status} = 'running' AND ${capsules.timeoutSec} > 0`;
-
-/** Running capsules that nobody has used for their `timeout_sec`. */
-export async function listIdleCapsules(db: Db): Promise<Capsule[]> {
-  return db
-    .select()
-    .from(capsules)
-    .where(and(canIdle, sql`${idleDeadline} <= now()`));
-}
-
-/** Milliseconds until the next capsule can be idle for too long; undefined when none can. */
-export async function msUntilNextIdle(db: Db): Promise<number | undefined> {
-  const [row] = await db
-    .select({ ms: min(sql<number>`extract(epoch FROM ${idleDeadline} - now()) * 1000`).mapWith(Number) })
-    .from(capsules)
-    .where(canIdle);
-  return row?.ms ?? undefined;
 }

@@ -1,14 +1,19 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { WrennError } from '@wrenn/protocol/errors';
 import { isId, newId } from '@wrenn/protocol/ids';
 import { CAPSULE_STATUSES, type CapsuleStatus, type CreateCapsuleRequest } from '@wrenn/protocol/rest/capsule';
-import { type Db, isUniqueViolation } from '../database/database.ts';
-import type { Capsule, Operation } from '../database/schema.ts';
+import { z } from 'zod';
+import type { Db } from '../database/database.ts';
+import type { Capsule, Operation, Snapshot } from '../database/schema.ts';
 import { chooseHost } from '../hosts/choose-host.ts';
 import type { Host } from '../hosts/host.ts';
+import { hashRequest, onceForKey } from '../operations/idempotency.ts';
 import type { OperationRunner } from '../operations/operation-runner.ts';
-import { findByIdempotencyKey, findRunning, insertOperation } from '../operations/operation-store.ts';
+import { findRunning, insertOperation } from '../operations/operation-store.ts';
+import { findReadySnapshot } from '../snapshots/snapshot-store.ts';
 import { findCapsule, findTeamCapsule, insertCapsule, listTeamCapsules } from './capsule-store.ts';
+import type { Leftovers } from './leftovers.ts';
+import { nowMs, type traceArgsSchema } from './trace.ts';
 import { transitionWhen } from './transition.ts';
 
 /** Who asks. */
@@ -24,7 +29,18 @@ export interface CapsulesDeps {
   readonly runner: OperationRunner;
   /** The number under which this control plane owns operations. */
   readonly owner: number;
+  readonly leftovers: Leftovers;
 }
+
+export function hostById({ hosts }: CapsulesDeps, id: string): Host | undefined {
+  return hosts().find((host) => host.id === id);
+}
+
+/** What a destroy needs to know: the state that the capsule was in decides who must be asked. */
+export const destroyArgsSchema = z.object({ from: z.enum(CAPSULE_STATUSES) });
+
+const DEFAULT_VCPUS = 1;
+const DEFAULT_MEMORY_MB = 512;
 
 /** States that a list leaves out unless it is asked for them. */
 const ENDED: CapsuleStatus[] = ['stopped', 'error'];
@@ -34,6 +50,7 @@ const ENDED: CapsuleStatus[] = ['stopped', 'error'];
  * nevertheless.
  *
  * @param idempotencyKey a repeated request with the same key answers the capsule of the first
+ * @param receivedAtMs when the request came, in milliseconds since the epoch
  */
 export async function createCapsule(
   deps: CapsulesDeps,
@@ -41,58 +58,76 @@ export async function createCapsule(
   request: CreateCapsuleRequest,
   idempotencyKey: string | undefined,
   signal: AbortSignal,
+  receivedAtMs = nowMs(),
 ): Promise<Capsule> {
-  const operation = await beginCreate(deps, caller, request, idempotencyKey);
+  const { db } = deps;
+  const { teamId } = caller;
+  const requestHash = hashRequest(request);
+  const identity = { teamId, kind: 'capsule.create', key: idempotencyKey, requestHash } as const;
+  const operation = await onceForKey(db, identity, () =>
+    beginCreate(deps, caller, request, { idempotencyKey, requestHash, receivedAtMs }),
+  );
   await deps.runner.wait(operation.id, signal);
-  return requireCapsule(deps.db, caller.teamId, operation.capsuleId);
+  return requireCapsule(db, teamId, operation.capsuleId);
 }
 
 async function beginCreate(
-  deps: CapsulesDeps,
+  { db, hosts, runner, owner }: CapsulesDeps,
   caller: Caller,
   request: CreateCapsuleRequest,
-  idempotencyKey: string | undefined,
+  identity: { idempotencyKey: string | undefined; requestHash: string; receivedAtMs: number },
 ): Promise<Operation> {
-  const { db, hosts, runner, owner } = deps;
-  const requestHash = createHash('sha256').update(JSON.stringify(request)).digest('hex');
-  const earlier = idempotencyKey && (await findEarlier(db, caller, idempotencyKey, requestHash));
-  if (earlier) return earlier;
-
-  const { template, vcpus = 1, memory_mb: memoryMb = 512, disk_mb = 0, envs, metadata } = request;
-  const host = chooseHost(hosts(), { template, vcpus, memoryMb });
-  try {
-    const operation = await db.transaction(async (tx) => {
-      const capsule = await insertCapsule(tx, {
-        id: newId('cl'),
-        teamId: caller.teamId,
-        hostId: host.id,
-        template,
-        vcpus,
-        memoryMb,
-        diskRequestMb: disk_mb,
-        ...lifetimeOf(request, new Date()),
-        envs,
-        labels: metadata,
-        versions: {},
-        accessToken: randomBytes(32).toString('base64url'),
-      });
-      return insertOperation(tx, {
-        ...caller,
-        capsuleId: capsule.id,
-        kind: 'capsule.create',
-        idempotencyKey,
-        requestHash,
-        owner,
-      });
+  const { receivedAtMs, ...key } = identity;
+  const snapshot = await findReadySnapshot(db, caller.teamId, request.template);
+  const plan = snapshot ? planFromSnapshot(snapshot, request) : planFromTemplate(request);
+  const { template, vcpus, memoryMb } = plan;
+  const host = chooseHost(hosts(), { template, vcpus, memoryMb, hostId: snapshot?.hostId });
+  const args: z.output<typeof traceArgsSchema> = { receivedAtMs, placedAtMs: nowMs() };
+  const operation = await db.transaction(async (tx) => {
+    const capsule = await insertCapsule(tx, {
+      ...plan,
+      ...lifetimeOf(request, new Date()),
+      id: newId('cl'),
+      teamId: caller.teamId,
+      hostId: host.id,
+      labels: request.metadata,
+      versions: {},
+      accessToken: newAccessToken(),
     });
-    runner.run(operation);
-    return operation;
-  } catch (error) {
-    if (!idempotencyKey || !isUniqueViolation(error)) throw error;
-    const winner = await findEarlier(db, caller, idempotencyKey, requestHash);
-    if (!winner) throw error;
-    return winner;
+    return insertOperation(tx, { ...caller, ...key, capsuleId: capsule.id, kind: 'capsule.create', args, owner });
+  });
+  runner.run(operation);
+  return operation;
+}
+
+/** What a guest demands of everybody who talks to it. */
+export function newAccessToken(): string {
+  return randomBytes(32).toString('base64url');
+}
+
+function planFromTemplate({ template, vcpus, memory_mb, disk_mb, envs }: CreateCapsuleRequest) {
+  return {
+    template,
+    vcpus: vcpus ?? DEFAULT_VCPUS,
+    memoryMb: memory_mb ?? DEFAULT_MEMORY_MB,
+    diskRequestMb: disk_mb ?? 0,
+    envs,
+  };
+}
+
+/** @throws WrennError `invalid_shape` when the request wants another shape or disk than the snapshot has */
+function planFromSnapshot(snapshot: Snapshot, request: CreateCapsuleRequest) {
+  const { template, vcpus, memoryMb, diskMb, name } = snapshot;
+  const wanted = { vcpus: request.vcpus ?? vcpus, memoryMb: request.memory_mb ?? memoryMb };
+  if (wanted.vcpus !== vcpus || wanted.memoryMb !== memoryMb || (request.disk_mb || diskMb) !== diskMb) {
+    throw new WrennError('invalid_shape', {
+      vcpus: wanted.vcpus,
+      memory_mb: wanted.memoryMb,
+      problem: `the snapshot ${name} has ${vcpus} vCPUs, ${memoryMb} MiB of memory and a disk of ${diskMb} MiB`,
+    });
   }
+  const envs = { ...snapshot.envs, ...request.envs };
+  return { template, vcpus, memoryMb, diskRequestMb: diskMb, envs, snapshotId: snapshot.id };
 }
 
 /** When the capsule goes to sleep, and what then, from fields of a request. */
@@ -100,19 +135,6 @@ function lifetimeOf(request: CreateCapsuleRequest, now: Date) {
   const { timeout_sec: timeoutSec, on_timeout: onTimeout, auto_resume: autoResume, deadline_sec } = request;
   const deadlineAt = deadline_sec ? new Date(now.getTime() + deadline_sec * 1000) : null;
   return { timeoutSec, onTimeout, autoResume, deadlineAt };
-}
-
-async function findEarlier(
-  db: Db,
-  { teamId }: Caller,
-  key: string,
-  requestHash: string,
-): Promise<Operation | undefined> {
-  const operation = await findByIdempotencyKey(db, teamId, 'capsule.create', key);
-  if (operation && operation.requestHash !== requestHash) {
-    throw new WrennError('conflict', { what: `Another request with the idempotency key ${key}` });
-  }
-  return operation;
 }
 
 /**
@@ -144,11 +166,16 @@ async function beginDestroy(
   id: string,
 ): Promise<Operation | undefined> {
   const operation = await db.transaction(async (tx) => {
-    const isUp = ({ status }: Capsule) => status !== 'stopping' && status !== 'stopped';
+    let from: CapsuleStatus = 'stopping';
+    const isUp = ({ status }: Capsule) => {
+      from = status;
+      return status !== 'stopping' && status !== 'stopped';
+    };
     const moved = await transitionWhen(tx, id, isUp, 'stopping');
     // An earlier ending that failed is tried again; one that goes on is waited for.
     if (!moved && !(await isStuckStopping(tx, id))) return undefined;
-    return insertOperation(tx, { ...caller, capsuleId: id, kind: 'capsule.destroy', owner });
+    const args: z.output<typeof destroyArgsSchema> = { from };
+    return insertOperation(tx, { ...caller, capsuleId: id, kind: 'capsule.destroy', args, owner });
   });
   if (!operation) return findRunning(db, id, 'capsule.destroy');
   runner.run(operation);

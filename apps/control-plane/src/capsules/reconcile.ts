@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { type Vm, VmState } from '@wrenn/protocol/gen/wrenn/host/v1/host_pb';
 import type { Logger } from 'pino';
 import type { Db } from '../database/database.ts';
@@ -6,34 +7,47 @@ import type { GuestPool } from '../guest/guest-pool.ts';
 import type { Host } from '../hosts/host.ts';
 import { recordHostOnline, recordHostStatus } from '../hosts/host-store.ts';
 import type { HostEvents } from '../hosts/watch.ts';
-import { findCapsule, listHostCapsules } from './capsule-store.ts';
-import { CONSOLE_TAIL_BYTES, vmChanges } from './lifecycle.ts';
-import { transitionWhen } from './transition.ts';
+import { isBeingWorkedOn } from '../operations/operation-store.ts';
+import { clearObjectKey, findCapsule, listHostCapsules, mirrorGeneration } from './capsule-store.ts';
+import { doomObjects, type Leftovers } from './leftovers.ts';
+import { LostRaceError, transition, transitionWhen } from './transition.ts';
+import { BUSY, judge, LEFT_BEHIND } from './verdict.ts';
+import { followHost, holdsGeneration } from './vm-facts.ts';
+
+/** Console of a microVM that ended by itself, kept with its capsule. */
+const CONSOLE_TAIL_BYTES = 65_536;
+/** How often a capsule is looked at again whose operation had not ended when its host told of it. */
+const BUSY_RETRY_MS = 500;
 
 export interface ReconcileDeps {
   readonly db: Db;
   readonly guests: GuestPool;
+  readonly leftovers: Leftovers;
+  /** Ends a capsule on the platform's own account. */
+  readonly destroy: (capsule: Capsule) => Promise<void>;
   readonly signal: AbortSignal;
   readonly log: Logger;
 }
 
 /**
- * Brings the database and one host to agree, from the host's events. The host is right about which microVMs there are,
- * the database about which there should be. Capsules that are being started or ended are left to their operation.
+ * Brings the database and one host to agree, from the host's events. Capsules that an operation works on are left to
+ * it, and looked at when it has ended.
  */
 export function reconcileHost(host: Host, deps: ReconcileDeps): HostEvents {
-  const { db, log } = deps;
+  const { db, leftovers, log } = deps;
+  const reconciler = new Reconciler(host, deps);
   return {
     onConnected: async () => {
       await recordHostOnline(db, host.id, host.facts?.agentVersion ?? '');
       log.info({ host: host.id, address: host.address, agent: host.facts?.agentVersion }, 'host is online');
     },
-    onVm: (vm) => reconcileVm(host, vm, deps),
-    onDestroyed: (id) => markLost(id, 'its microVM was destroyed on its host', deps),
+    onVm: (vm) => reconciler.look(vm.id, vm),
+    onDestroyed: (id) => reconciler.look(id, undefined),
     onSynced: async (vmIds) => {
-      for (const capsule of await listHostCapsules(db, host.id)) {
-        if (!vmIds.has(capsule.id)) await markLost(capsule.id, 'its host no longer has its microVM', deps);
+      for (const { id } of await listHostCapsules(db, host.id)) {
+        if (!vmIds.has(id)) await reconciler.look(id, undefined);
       }
+      leftovers.nudge();
     },
     onSilent: async () => {
       log.warn({ host: host.id, address: host.address }, 'host is silent');
@@ -46,54 +60,172 @@ export function reconcileHost(host: Host, deps: ReconcileDeps): HostEvents {
   };
 }
 
-async function reconcileVm(host: Host, vm: Vm, deps: ReconcileDeps): Promise<void> {
-  const { db, log } = deps;
-  const capsule = await findCapsule(db, vm.id);
-  if (!capsule) {
-    // Never removed unasked: a restored or a wrong database must not cost anybody their microVMs.
-    log.warn({ host: host.id, vm: vm.id }, 'the host has a microVM that this database does not know');
-    return;
+class Reconciler {
+  readonly #host: Host;
+  readonly #deps: ReconcileDeps;
+  /** Capsules that were busy when their host told of them. */
+  readonly #later = new Set<string>();
+  #looking = false;
+
+  constructor(host: Host, deps: ReconcileDeps) {
+    this.#host = host;
+    this.#deps = deps;
   }
-  switch (capsule.status) {
-    case 'running':
-    case 'missing':
-      if (vm.state === VmState.FAILED) await recordFailure(host, vm, capsule, deps);
-      else if (vm.state === VmState.RUNNING) {
-        await transitionWhen(db, vm.id, ({ status }) => status === 'missing', 'running', vmChanges(vm));
+
+  /** @param told what an event said; events come late, so that nothing is done on their word alone */
+  async look(id: string, told: Vm | undefined): Promise<void> {
+    const { db, log } = this.#deps;
+    const capsule = await findCapsule(db, id);
+    if (!capsule) {
+      // Never removed unasked: a restored or a wrong database must not cost anybody their microVMs.
+      if (told) log.warn({ host: this.#host.id, vm: id }, 'the host has a microVM that this database does not know');
+      return;
+    }
+    if (BUSY.includes(capsule.status)) {
+      // What an operation brings about, it records itself.
+      const isNews = !this.#host.online || !told || told.state === VmState.FAILED;
+      if (isNews && (capsule.status !== 'stopping' || !this.#host.online)) this.#lookLater(id);
+    } else if (judge(capsule, told).do !== 'nothing') await this.#settle(id);
+    else if (told) await this.#mirror(capsule, told);
+  }
+
+  /** Asks the host itself: an event may be of before the last operation. */
+  async #settle(id: string): Promise<void> {
+    const { db, signal } = this.#deps;
+    const seen = await findCapsule(db, id);
+    if (!seen) return;
+    if (BUSY.includes(seen.status) && (await isBeingWorkedOn(db, id))) {
+      this.#lookLater(id);
+      return;
+    }
+    const vm = await this.#host.getVm(id, signal);
+    if (seen.hostId === this.#host.id || seen.status === 'stopped') await this.#act(seen, vm);
+    else this.#deps.log.warn({ host: this.#host.id, vm: id }, 'the host has a microVM of a capsule of another host');
+  }
+
+  /** @param seen the capsule as it was before the host was asked */
+  async #act(seen: Capsule, vm: Vm | undefined): Promise<void> {
+    const { db, guests } = this.#deps;
+    const { id } = seen;
+    const verdict = judge(seen, vm);
+    switch (verdict.do) {
+      case 'nothing':
+        if (vm) await this.#mirror(seen, vm);
+        break;
+      case 'follow':
+        await this.#follow(seen, vm);
+        break;
+      case 'fail':
+        await moveUnlessLost(() => transition(db, seen, 'error', { statusReason: verdict.reason, hostIp: null }));
+        guests.evict(id);
+        break;
+      case 'record crash':
+        await this.#recordCrash(seen, vm, verdict.keep);
+        break;
+      case 'end':
+        await this.#deps.destroy(seen);
+        break;
+      case 'remove':
+        this.#onHost(id, (signal) => this.#host.destroyVm(id, signal));
+        break;
+      case 'forget':
+        this.#onHost(id, (signal) => this.#host.forgetVm(id, vm?.generation ?? seen.generation, signal));
+        break;
+    }
+  }
+
+  async #follow(seen: Capsule, vm: Vm | undefined): Promise<void> {
+    const { db, guests, leftovers } = this.#deps;
+    const { objectKey } = seen;
+    const now = await followHost(db, seen, vm, LEFT_BEHIND);
+    if (!now) return;
+    if (now.status !== 'running') guests.evict(seen.id);
+    if (now.status !== 'running' || !objectKey) return;
+    // It woke on its host after all, so what is in the object store is of the past.
+    await db.transaction(async (tx) => {
+      if (await clearObjectKey(tx, now)) await doomObjects(tx, [objectKey]);
+    });
+    leftovers.nudge();
+  }
+
+  /** Its last words are kept with the capsule. The host keeps what it can be resumed from, and nothing else. */
+  async #recordCrash(seen: Capsule, vm: Vm | undefined, keep: boolean): Promise<void> {
+    const { db, guests, signal, log } = this.#deps;
+    const { id } = seen;
+    const consoleTail = await this.#host
+      .readConsole(id, CONSOLE_TAIL_BYTES, signal)
+      .then(Buffer.from, (err: unknown) => {
+        log.warn({ err, capsule: id }, 'could not read the console');
+        return null;
+      });
+    const statusReason = vm?.reason || 'its microVM ended';
+    const moved = await moveUnlessLost(() =>
+      transition(db, seen, 'error', { statusReason, consoleTail, hostIp: null }),
+    );
+    if (!moved) return;
+    guests.evict(id);
+    if (!keep) this.#onHost(id, (stop) => this.#host.destroyVm(id, stop));
+  }
+
+  /** What the host says of a generation, of a capsule that is as it should be. */
+  async #mirror(seen: Capsule, vm: Vm): Promise<void> {
+    if (vm.state !== VmState.PAUSED && vm.state !== VmState.RUNNING && vm.state !== VmState.FAILED) return;
+    if (!holdsGeneration(vm, seen) || seen.objectKey !== null) return;
+    const told = {
+      generation: vm.generation,
+      snapshotBytes: Number(vm.snapshotBytes),
+      snapshotProblem: vm.snapshotProblem === '' ? null : vm.snapshotProblem,
+    };
+    const { generation, snapshotBytes, snapshotProblem } = seen;
+    const isSame =
+      told.generation === generation &&
+      told.snapshotBytes === snapshotBytes &&
+      told.snapshotProblem === snapshotProblem;
+    if (!isSame) await mirrorGeneration(this.#deps.db, seen, told);
+  }
+
+  /** Apart from the events, which must not wait for it. When it fails, the next connection's events ask again. */
+  #onHost(id: string, run: (signal: AbortSignal) => Promise<void>): void {
+    const { signal, log } = this.#deps;
+    run(signal).catch((err: unknown) => {
+      if (!signal.aborted) log.warn({ err, vm: id }, 'could not remove what the host has of a capsule');
+    });
+  }
+
+  #lookLater(id: string): void {
+    this.#later.add(id);
+    if (this.#looking) return;
+    this.#looking = true;
+    this.#lookAgain().finally(() => {
+      this.#looking = false;
+    });
+  }
+
+  async #lookAgain(): Promise<void> {
+    const { db, signal, log } = this.#deps;
+    while (this.#later.size > 0) {
+      await delay(BUSY_RETRY_MS, undefined, { signal, ref: false }).catch(() => undefined);
+      if (signal.aborted) return;
+      for (const id of [...this.#later]) {
+        try {
+          if (await isBeingWorkedOn(db, id)) continue;
+          this.#later.delete(id);
+          await this.#settle(id);
+        } catch (err) {
+          // A silent host tells of everything again when it is back.
+          if (!signal.aborted) log.warn({ err, capsule: id }, 'could not compare a capsule with its host');
+        }
       }
-      break;
-    case 'stopped':
-    case 'error':
-      if (vm.state !== VmState.STOPPING) removeVm(host, vm.id, deps);
-      break;
-    default:
-      break;
+    }
   }
 }
 
-/** A microVM ended by itself. Its last words are kept with the capsule; the host keeps nothing. */
-async function recordFailure(host: Host, vm: Vm, capsule: Capsule, deps: ReconcileDeps): Promise<void> {
-  const { db, guests, signal, log } = deps;
-  const consoleTail = await host.readConsole(vm.id, CONSOLE_TAIL_BYTES, signal).then(Buffer.from, (err: unknown) => {
-    log.warn({ err, capsule: capsule.id }, 'could not read the console');
-    return null;
-  });
-  const statusReason = vm.reason || 'its microVM ended';
-  const isUp = ({ status }: Capsule) => status === 'running' || status === 'missing';
-  await transitionWhen(db, capsule.id, isUp, 'error', { statusReason, consoleTail });
-  guests.evict(capsule.id);
-  removeVm(host, vm.id, deps);
-}
-
-async function markLost(id: string, statusReason: string, { db, guests }: ReconcileDeps): Promise<void> {
-  const isUp = ({ status }: Capsule) => status === 'running' || status === 'missing';
-  const moved = await transitionWhen(db, id, isUp, 'error', { statusReason });
-  if (moved) guests.evict(id);
-}
-
-/** Apart from the events, which must not wait for it. When it fails, the next connection's events ask again. */
-function removeVm(host: Host, id: string, { signal, log }: ReconcileDeps): void {
-  host.destroyVm(id, signal).catch((err: unknown) => {
-    if (!signal.aborted) log.warn({ err, vm: id }, 'could not remove a microVM');
-  });
+/** @returns undefined when somebody else moved the capsule first */
+async function moveUnlessLost(move: () => Promise<Capsule>): Promise<Capsule | undefined> {
+  try {
+    return await move();
+  } catch (error) {
+    if (error instanceof LostRaceError) return undefined;
+    throw error;
+  }
 }

@@ -20,6 +20,10 @@ const LEGAL: ReadonlySet<string> = new Set([
     'hibernated>resuming',
     'resuming>hibernated',
   ],
+  // What a host says of its own accord.
+  ...['running>paused', 'missing>paused', 'forking>paused', 'paused>running', 'hibernated>running'],
+  // A capsule that has slept outlives its microVM.
+  ...['error>resuming', 'error>paused', 'error>running'],
   ...['running>forking', 'forking>running', 'running>missing', 'missing>running', 'stopping>stopped'],
   ...CAPSULE_STATUSES.filter((s) => s !== 'stopped' && s !== 'stopping').map((s) => `${s}>stopping`),
   ...CAPSULE_STATUSES.filter((s) => s !== 'stopped' && s !== 'stopping' && s !== 'error').map((s) => `${s}>error`),

@@ -8,16 +8,18 @@ import { type Capsule, capsules } from '../database/schema.ts';
 const NEXT: Readonly<Record<CapsuleStatus, readonly CapsuleStatus[]>> = {
   pending: ['starting'],
   starting: ['running'],
-  running: ['pausing', 'forking', 'missing'],
+  // To `paused` by itself only when its host says so.
+  running: ['pausing', 'forking', 'missing', 'paused'],
   pausing: ['paused', 'running'],
-  paused: ['resuming', 'hibernating'],
+  paused: ['resuming', 'hibernating', 'running'],
   hibernating: ['hibernated', 'paused'],
-  hibernated: ['resuming'],
+  hibernated: ['resuming', 'running'],
   resuming: ['running', 'paused', 'hibernated'],
-  forking: ['running'],
-  missing: ['running'],
+  forking: ['running', 'paused'],
+  missing: ['running', 'paused'],
   stopping: ['stopped'],
-  error: [],
+  // One that has slept goes on from its last generation; one that its host had lost comes back.
+  error: ['resuming', 'paused', 'running'],
   stopped: [],
 };
 
@@ -30,11 +32,29 @@ export function isLegalMove(from: CapsuleStatus, to: CapsuleStatus): boolean {
   return NEXT[from].includes(to);
 }
 
+/** States in which a deadline ends nothing; one that passed meanwhile is over, or waking up would end at once. */
+const ASLEEP: readonly CapsuleStatus[] = ['paused', 'hibernated', 'error'];
+const comingDeadline = sql`CASE WHEN ${capsules.deadlineAt} > now() THEN ${capsules.deadlineAt} END`;
+
 /** What may be written together with a move. */
 export type TransitionChanges = Partial<
   Pick<
     Capsule,
-    'statusReason' | 'versions' | 'guestIp' | 'hostIp' | 'diskMb' | 'startedAt' | 'lastActiveAt' | 'consoleTail'
+    | 'statusReason'
+    | 'versions'
+    | 'guestIp'
+    | 'hostIp'
+    | 'hostId'
+    | 'diskMb'
+    | 'startedAt'
+    | 'lastActiveAt'
+    | 'consoleTail'
+    | 'generation'
+    | 'sleptAt'
+    | 'snapshotBytes'
+    | 'snapshotProblem'
+    | 'objectKey'
+    | 'memoryDiscarded'
   >
 >;
 
@@ -64,6 +84,7 @@ export async function transition(
     .set({
       statusReason: null,
       ...changes,
+      ...(ASLEEP.includes(seen.status) ? { deadlineAt: comingDeadline } : {}),
       status: to,
       version: sql`${capsules.version} + 1`,
       updatedAt: sql`now()`,
@@ -85,13 +106,13 @@ export async function transitionWhen(
   id: string,
   when: (capsule: Capsule) => boolean,
   to: CapsuleStatus,
-  changes: TransitionChanges = {},
+  changes: TransitionChanges | ((seen: Capsule) => TransitionChanges) = {},
 ): Promise<Capsule | undefined> {
   for (;;) {
     const [seen] = await db.select().from(capsules).where(eq(capsules.id, id));
     if (!seen || !when(seen)) return undefined;
     try {
-      return await transition(db, seen, to, changes);
+      return await transition(db, seen, to, typeof changes === 'function' ? changes(seen) : changes);
     } catch (error) {
       if (!(error instanceof LostRaceError)) throw error;
     }

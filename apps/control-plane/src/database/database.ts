@@ -100,8 +100,8 @@ export function isDatabaseOutage(error: unknown): boolean {
   return error instanceof DrizzleQueryError;
 }
 
-/** Whether the error is the violation of a unique index. */
-export function isUniqueViolation(error: unknown): boolean {
+/** Whether the error is the violation of that unique index. */
+export function isUniqueViolation(error: unknown, index: string): boolean {
   const cause = error instanceof DrizzleQueryError ? error.cause : error;
-  return cause instanceof DatabaseError && cause.code === '23505';
+  return cause instanceof DatabaseError && cause.code === '23505' && cause.constraint === index;
 }

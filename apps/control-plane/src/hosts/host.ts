@@ -4,7 +4,17 @@ import { type Client, Code, ConnectError, createClient } from '@connectrpc/conne
 import { createConnectTransport } from '@connectrpc/connect-node';
 import { fromConnectError } from '@wrenn/protocol/connect-errors';
 import { WrennError } from '@wrenn/protocol/errors';
-import { type HelloResponse, HostService, type Vm, VmState } from '@wrenn/protocol/gen/wrenn/host/v1/host_pb';
+import {
+  type ForkVmResponse,
+  type HelloResponse,
+  HostService,
+  MemoryUse,
+  type PauseVmResponse,
+  type Snapshot,
+  type VerifyVmResponse,
+  type Vm,
+  VmState,
+} from '@wrenn/protocol/gen/wrenn/host/v1/host_pb';
 import type { Logger } from 'pino';
 import { PROGRAM_VERSION } from '../version.ts';
 import { HostSession, type HostTrust } from './host-session.ts';
@@ -17,7 +27,21 @@ const HELLO_TIMEOUT_MS = 10_000;
 const CREATE_TIMEOUT_MS = 600_000;
 const DESTROY_TIMEOUT_MS = 120_000;
 const CONSOLE_TIMEOUT_MS = 10_000;
+const GET_TIMEOUT_MS = 10_000;
+/** All of the guest's memory goes to the host's disk. */
+const SAVE_TIMEOUT_MS = 600_000;
+/** All of it is read from that disk. */
+const READ_TIMEOUT_MS = 1_800_000;
+/** All of it goes over a line to the object store and back. */
+const TRANSFER_TIMEOUT_MS = 7_200_000;
 const CONNECTION_CODES: readonly Code[] = [Code.Canceled, Code.Unknown, Code.Aborted, Code.Internal, Code.Unavailable];
+
+/** What one /init call tells the guest. */
+export interface GuestInit {
+  readonly accessToken: string;
+  readonly envs: Record<string, string>;
+  readonly hostname: string;
+}
 
 /** What CreateVm needs to know. */
 export interface VmRequest {
@@ -27,7 +51,19 @@ export interface VmRequest {
   readonly memoryMb: number;
   /** 0: the template's default. */
   readonly diskMb: number;
-  readonly init: { readonly accessToken: string; readonly envs: Record<string, string>; readonly hostname: string };
+  readonly init: GuestInit;
+  /** The snapshot to start from, in place of the template's own. */
+  readonly snapshotId?: string | undefined;
+}
+
+/** What ResumeVm needs to know. */
+export interface ResumeRequest {
+  readonly id: string;
+  readonly generation: number;
+  readonly init: GuestInit;
+  readonly memory: 'keep' | 'discard';
+  /** Where the generation is in the object store, if it is there. */
+  readonly objectKey?: string | undefined;
 }
 
 /** A host as the rest of the control plane sees it. Errors are WrennErrors. */
@@ -44,6 +80,28 @@ export interface Host extends AsyncDisposable {
   createVm(request: VmRequest, signal: AbortSignal): Promise<Vm>;
   /** An unknown id is a success. */
   destroyVm(id: string, signal: AbortSignal): Promise<void>;
+  /** Undefined when the host does not know it. */
+  getVm(id: string, signal: AbortSignal): Promise<Vm | undefined>;
+  /** Answers when generation `generation` is on stable storage and the VM has ended. */
+  pauseVm(id: string, generation: number, signal: AbortSignal): Promise<PauseVmResponse>;
+  /** @throws WrennError `snapshot_damaged` or `snapshot_incompatible` when its memory cannot be restored */
+  resumeVm(request: ResumeRequest, signal: AbortSignal): Promise<Vm>;
+  /** The children in the order of the request: all of them or none. */
+  forkVm(
+    id: string,
+    children: readonly { id: string; init: GuestInit }[],
+    signal: AbortSignal,
+  ): Promise<ForkVmResponse>;
+  snapshotVm(id: string, snapshotId: string, signal: AbortSignal): Promise<Snapshot>;
+  /** An unknown id is a success. */
+  deleteSnapshot(snapshotId: string, signal: AbortSignal): Promise<void>;
+  verifyVm(id: string, signal: AbortSignal): Promise<VerifyVmResponse>;
+  /** Answers when everything was read back from the object store. The host keeps its own copy. */
+  hibernateVm(id: string, generation: number, objectKey: string, signal: AbortSignal): Promise<void>;
+  /** Frees the copy of a sleeping VM that is in the object store. An unknown id is a success. */
+  forgetVm(id: string, generation: number, signal: AbortSignal): Promise<void>;
+  /** An unknown key is a success. */
+  deleteHibernated(objectKey: string, signal: AbortSignal): Promise<void>;
   readConsole(id: string, maxBytes: number, signal: AbortSignal): Promise<Uint8Array>;
   /** The agent's events; ends with an error when the connection does. */
   watch(signal: AbortSignal): ReturnType<Client<typeof HostService>['watchVms']>;
@@ -90,18 +148,59 @@ export function openHost(id: string, address: string, trust: HostTrust, log: Log
       );
       return facts;
     },
-    createVm: async ({ id: vmId, template, vcpus, memoryMb, diskMb, init }, signal) => {
+    createVm: async ({ id: vmId, template, vcpus, memoryMb, diskMb, init, snapshotId = '' }, signal) => {
       const { vm } = await call(() =>
         client.createVm(
-          { id: vmId, template, shape: { vcpus, memoryMb }, diskMb, init },
+          { id: vmId, template, shape: { vcpus, memoryMb }, diskMb, init, snapshotId },
           { signal, timeoutMs: CREATE_TIMEOUT_MS },
         ),
       );
-      if (vm?.state !== VmState.RUNNING) throw vmFailure(vm);
-      return vm;
+      return requireRunning(vm);
     },
     destroyVm: async (vmId, signal) => {
       await call(() => client.destroyVm({ id: vmId }, { signal, timeoutMs: DESTROY_TIMEOUT_MS }));
+    },
+    getVm: async (vmId, signal) => {
+      try {
+        return (await call(() => client.getVm({ id: vmId }, { signal, timeoutMs: GET_TIMEOUT_MS }))).vm;
+      } catch (error) {
+        if (error instanceof WrennError && error.code === 'capsule_not_found') return undefined;
+        throw error;
+      }
+    },
+    pauseVm: (vmId, generation, signal) =>
+      call(() => client.pauseVm({ id: vmId, generation }, { signal, timeoutMs: SAVE_TIMEOUT_MS })),
+    resumeVm: async ({ id: vmId, generation, init, memory, objectKey = '' }, signal) => {
+      const use = memory === 'discard' ? MemoryUse.DISCARD : MemoryUse.KEEP;
+      const timeoutMs = objectKey ? TRANSFER_TIMEOUT_MS : CREATE_TIMEOUT_MS;
+      const { vm } = await call(() =>
+        client.resumeVm({ id: vmId, generation, init, memory: use, objectKey }, { signal, timeoutMs }),
+      );
+      return requireRunning(vm);
+    },
+    forkVm: (vmId, children, signal) =>
+      call(() => client.forkVm({ id: vmId, children: [...children] }, { signal, timeoutMs: CREATE_TIMEOUT_MS })),
+    snapshotVm: async (vmId, snapshotId, signal) => {
+      const { snapshot } = await call(() =>
+        client.snapshotVm({ id: vmId, snapshotId }, { signal, timeoutMs: READ_TIMEOUT_MS }),
+      );
+      if (!snapshot) throw new WrennError('internal_error');
+      return snapshot;
+    },
+    deleteSnapshot: async (snapshotId, signal) => {
+      await call(() => client.deleteSnapshot({ snapshotId }, { signal, timeoutMs: DESTROY_TIMEOUT_MS }));
+    },
+    verifyVm: (vmId, signal) => call(() => client.verifyVm({ id: vmId }, { signal, timeoutMs: READ_TIMEOUT_MS })),
+    hibernateVm: async (vmId, generation, objectKey, signal) => {
+      await call(() =>
+        client.hibernateVm({ id: vmId, generation, objectKey }, { signal, timeoutMs: TRANSFER_TIMEOUT_MS }),
+      );
+    },
+    forgetVm: async (vmId, generation, signal) => {
+      await call(() => client.forgetVm({ id: vmId, generation }, { signal, timeoutMs: DESTROY_TIMEOUT_MS }));
+    },
+    deleteHibernated: async (objectKey, signal) => {
+      await call(() => client.deleteHibernated({ objectKey }, { signal, timeoutMs: DESTROY_TIMEOUT_MS }));
     },
     readConsole: async (vmId, maxBytes, signal) => {
       const { data } = await call(() =>
@@ -130,7 +229,7 @@ async function call<T>(run: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Why a VM is not running, as its agent says. */
-export function vmFailure(vm: Vm | undefined): WrennError {
-  return new WrennError('vm_start_failed', { problem: vm?.reason || 'the host gave no reason' });
+function requireRunning(vm: Vm | undefined): Vm {
+  if (vm?.state === VmState.RUNNING) return vm;
+  throw new WrennError('vm_start_failed', { problem: vm?.reason || 'the host gave no reason' });
 }

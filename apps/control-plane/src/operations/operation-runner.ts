@@ -1,11 +1,14 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { WrennError } from '@wrenn/protocol/errors';
 import type { Logger } from 'pino';
-import type { Db } from '../database/database.ts';
+import { type Db, isDatabaseOutage } from '../database/database.ts';
 import type { Operation, OperationKind, StoredError } from '../database/schema.ts';
-import { adoptOrphans, findOperation, finishOperation, setStep } from './operation-store.ts';
+import { adoptOrphans, findOperation, finishOperation, type OperationOutcome, setStep } from './operation-store.ts';
 import type { OwnerSession } from './owner-session.ts';
 
 const ADOPTION_INTERVAL_MS = 15_000;
+/** Between two runs of an operation that the database stopped. */
+const OUTAGE_RETRY_MS = 1000;
 
 /** What a handler of one kind of operation works with. */
 export interface OperationContext {
@@ -18,7 +21,7 @@ export interface OperationContext {
  * Does the work of one kind of operation. It may be run again from its beginning after a crash, so each of its steps
  * can be repeated.
  */
-export type OperationHandler = (operation: Operation, context: OperationContext) => Promise<void>;
+export type OperationHandler = (operation: Operation, context: OperationContext) => Promise<OperationOutcome>;
 
 export type OperationHandlers = Readonly<Record<OperationKind, OperationHandler>>;
 
@@ -30,6 +33,11 @@ interface Running {
 
 /** Why a handler was stopped without an outcome: whoever starts next goes on with it. */
 class HandedOver extends Error {}
+
+/** Whether an operation was stopped for good, rather than left to another control plane. */
+export function isCancelled({ aborted, reason }: AbortSignal): boolean {
+  return aborted && !(reason instanceof HandedOver);
+}
 
 /** Runs operations apart from the requests that asked for them. */
 export class OperationRunner implements AsyncDisposable {
@@ -88,10 +96,10 @@ export class OperationRunner implements AsyncDisposable {
     }
   }
 
-  /** Stops the operations of one kind for a capsule that run here, and waits until they have. */
-  async cancel(capsuleId: string, kind: OperationKind, reason: WrennError): Promise<void> {
+  /** Stops all operations for a capsule that run here but those of one kind, and waits until they have ended. */
+  async cancelAllBut(capsuleId: string, kind: OperationKind, reason: WrennError): Promise<void> {
     const found = [...this.#running.values()].filter(
-      ({ operation }) => operation.capsuleId === capsuleId && operation.kind === kind,
+      ({ operation }) => operation.capsuleId === capsuleId && operation.kind !== kind,
     );
     for (const { controller } of found) controller.abort(reason);
     await Promise.all(found.map(({ ended }) => ended));
@@ -110,20 +118,32 @@ export class OperationRunner implements AsyncDisposable {
   async #work(operation: Operation, signal: AbortSignal): Promise<void> {
     const log = this.#log.child({ operation: operation.id, kind: operation.kind, capsule: operation.capsuleId });
     const started = performance.now();
-    try {
-      await this.#handlers[operation.kind](operation, {
-        signal,
-        step: (name) => setStep(this.#db, operation.id, name),
-      });
-      await finishOperation(this.#db, operation.id, undefined);
-      log.info({ durationMs: Math.round(performance.now() - started) }, 'operation succeeded');
-    } catch (err) {
+    const context = { signal, step: (name: string) => setStep(this.#db, operation.id, name) };
+    for (;;) {
+      try {
+        const outcome = await this.#handlers[operation.kind](operation, context);
+        await finishOperation(this.#db, operation.id, outcome);
+        log.info({ durationMs: Math.round(performance.now() - started) }, 'operation succeeded');
+        return;
+      } catch (err) {
+        if (signal.reason instanceof HandedOver) return;
+        log.warn({ err, durationMs: Math.round(performance.now() - started) }, 'operation failed');
+        if (!isDatabaseOutage(err) && (await this.#recordFailure(operation, err, log))) return;
+      }
+      // The database stopped it in the middle: only a repeated run can say how it ended.
+      await delay(OUTAGE_RETRY_MS, undefined, { signal }).catch(() => undefined);
       if (signal.reason instanceof HandedOver) return;
-      log.warn({ err, durationMs: Math.round(performance.now() - started) }, 'operation failed');
-      await finishOperation(this.#db, operation.id, toStored(err)).catch((cause: unknown) => {
-        // It stays `running`, and a later control plane goes on with it.
-        log.error({ err: cause }, 'could not record that the operation failed');
-      });
+    }
+  }
+
+  /** @returns false when the database did not take it */
+  async #recordFailure({ id }: Operation, error: unknown, log: Logger): Promise<boolean> {
+    try {
+      await finishOperation(this.#db, id, { error: toStored(error) });
+      return true;
+    } catch (err) {
+      log.error({ err }, 'could not record that the operation failed');
+      return false;
     }
   }
 

@@ -1,5 +1,5 @@
 import { newId } from '@wrenn/protocol/ids';
-import { and, eq, ne, sql } from 'drizzle-orm';
+import { and, eq, inArray, lt, ne, or, sql } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
 import { type Operation, type OperationKind, operations, type StoredError } from '../database/schema.ts';
 
@@ -15,7 +15,15 @@ export interface NewOperation {
   readonly actor: string;
   readonly idempotencyKey?: string | undefined;
   readonly requestHash?: string | undefined;
+  /** All that a repeated run needs to ask for exactly the same. */
+  readonly args?: Record<string, unknown>;
   readonly owner: number;
+}
+
+/** What is recorded in the transaction that ends an operation. */
+export interface OperationOutcome {
+  readonly result?: Record<string, unknown>;
+  readonly record?: (tx: Db) => Promise<void>;
 }
 
 export async function insertOperation(db: Db, operation: NewOperation): Promise<Operation> {
@@ -45,12 +53,54 @@ export async function findByIdempotencyKey(
   return row;
 }
 
-export async function findRunning(db: Db, capsuleId: string, kind: OperationKind): Promise<Operation | undefined> {
+/** The operation of one of these kinds that goes on for a capsule. */
+export async function findRunning(
+  db: Db,
+  capsuleId: string,
+  ...kinds: readonly OperationKind[]
+): Promise<Operation | undefined> {
   const [row] = await db
     .select()
     .from(operations)
-    .where(and(eq(operations.capsuleId, capsuleId), eq(operations.kind, kind), eq(operations.state, 'running')));
+    .where(
+      and(eq(operations.capsuleId, capsuleId), inArray(operations.kind, [...kinds]), eq(operations.state, 'running')),
+    );
   return row;
+}
+
+/** The fork that makes a capsule right now. */
+export async function findRunningForkOf(db: Db, childId: string, sourceId: string): Promise<Operation | undefined> {
+  const fork = await findRunning(db, sourceId, 'capsule.fork');
+  const children: unknown = fork?.args.children;
+  return Array.isArray(children) && children.includes(childId) ? fork : undefined;
+}
+
+/** Whether an operation is at work on a capsule, as its own or as a child of its fork. */
+export async function isBeingWorkedOn(db: Db, capsuleId: string): Promise<boolean> {
+  const isChild = and(
+    eq(operations.kind, 'capsule.fork'),
+    sql`${operations.args} @> ${JSON.stringify({ children: [capsuleId] })}::jsonb`,
+  );
+  const [row] = await db
+    .select({ id: operations.id })
+    .from(operations)
+    .where(and(eq(operations.state, 'running'), or(eq(operations.capsuleId, capsuleId), isChild)))
+    .limit(1);
+  return row !== undefined;
+}
+
+/** Operations of one kind for a capsule that failed. */
+export async function listFailed(db: Db, capsuleId: string, kind: OperationKind): Promise<Operation[]> {
+  return db
+    .select()
+    .from(operations)
+    .where(and(eq(operations.capsuleId, capsuleId), eq(operations.kind, kind), eq(operations.state, 'failed')));
+}
+
+/** @returns how many it removed */
+export async function deleteFinishedBefore(db: Db, instant: Date): Promise<number> {
+  const { rowCount } = await db.delete(operations).where(lt(operations.finishedAt, instant));
+  return rowCount ?? 0;
 }
 
 export async function setStep(db: Db, id: string, step: string): Promise<void> {
@@ -58,12 +108,20 @@ export async function setStep(db: Db, id: string, step: string): Promise<void> {
 }
 
 /** Ends an operation and announces it. One that has ended already stays as it is. */
-export async function finishOperation(db: Db, id: string, error: StoredError | undefined): Promise<void> {
-  const outcome = error ? { state: 'failed' as const, error } : { state: 'succeeded' as const };
+export async function finishOperation(
+  db: Db,
+  id: string,
+  end: OperationOutcome | { error: StoredError },
+): Promise<void> {
+  const fields =
+    'error' in end
+      ? { state: 'failed' as const, error: end.error }
+      : { state: 'succeeded' as const, result: end.result ?? null };
   await db.transaction(async (tx) => {
+    if ('record' in end) await end.record?.(tx);
     await tx
       .update(operations)
-      .set({ ...outcome, updatedAt: sql`now()`, finishedAt: sql`now()` })
+      .set({ ...fields, updatedAt: sql`now()`, finishedAt: sql`now()` })
       .where(and(eq(operations.id, id), eq(operations.state, 'running')));
     await tx.execute(sql`SELECT pg_notify(${FINISHED_CHANNEL}, ${id})`);
   });

@@ -1,0 +1,180 @@
+import { WrennError } from '@wrenn/protocol/errors';
+import { type Vm, VmState } from '@wrenn/protocol/gen/wrenn/host/v1/host_pb';
+import type { Capsule, Operation } from '../database/schema.ts';
+import { askHost } from '../hosts/ask-host.ts';
+import type { Host } from '../hosts/host.ts';
+import { isCancelled, type OperationContext } from '../operations/operation-runner.ts';
+import type { OperationOutcome } from '../operations/operation-store.ts';
+import { findCapsule } from './capsule-store.ts';
+import { doomObjects } from './leftovers.ts';
+import { HOST_RETURN_MS, type LifecycleDeps, publicReason, refuseMoved, requireIn } from './lifecycle-deps.ts';
+import { hibernateArgsSchema, pauseArgsSchema, resumeArgsSchema } from './sleep.ts';
+import { recordTrace, StartTrace } from './trace.ts';
+import { LostRaceError, transition, transitionWhen } from './transition.ts';
+import { followHost, guestInit, sleepChanges, startChanges } from './vm-facts.ts';
+
+/** A capsule is pausing until its host has said what became of it, however long that host is silent. */
+export async function pauseVm(
+  deps: LifecycleDeps,
+  { capsuleId: id, args }: Operation,
+  { signal, step }: OperationContext,
+): Promise<OperationOutcome> {
+  const { db, hostOf, guests } = deps;
+  const { generation } = pauseArgsSchema.parse(args);
+  const found = await findCapsule(db, id);
+  // An earlier run of this operation came to its end, but did not live to say so.
+  if (found && found.generation >= generation) return {};
+  const capsule = await requireIn(db, id, 'pausing');
+  const host = hostOf(capsule.hostId);
+  await step('pause microVM');
+  try {
+    const vm = await pauseOnHost(host, id, generation, signal);
+    await transition(db, capsule, 'paused', sleepChanges(vm));
+  } catch (error) {
+    signal.throwIfAborted();
+    if (error instanceof LostRaceError) return await refuseMoved(db, id, 'pausing');
+    const vm = await askHost(host, { signal }, () => host.getVm(id, signal));
+    const now = await followHost(db, capsule, vm, publicReason(error));
+    if (now?.status !== 'running') guests.evict(id);
+    throw error;
+  }
+  guests.evict(id);
+  return {};
+}
+
+/** Asks again as long as the host is at it. */
+async function pauseOnHost(host: Host, id: string, generation: number, signal: AbortSignal): Promise<Vm> {
+  for (;;) {
+    try {
+      const { vm } = await askHost(host, { signal }, () => host.pauseVm(id, generation, signal));
+      if (vm?.state === VmState.PAUSED && vm.generation === generation) return vm;
+      throw new WrennError('internal_error', {}, { cause: new Error(`paused, but state ${vm?.state}`) });
+    } catch (error) {
+      signal.throwIfAborted();
+      const vm = await askHost(host, { signal }, () => host.getVm(id, signal));
+      if (vm?.state === VmState.PAUSED && vm.generation === generation) return vm;
+      if (vm?.state !== VmState.PAUSING) throw error;
+    }
+  }
+}
+
+export async function resumeVm(
+  deps: LifecycleDeps,
+  { capsuleId: id, args }: Operation,
+  { signal, step }: OperationContext,
+): Promise<OperationOutcome> {
+  const { db, hostOf, guests, leftovers } = deps;
+  const { generation, memory, from, reason, objectKey, ...times } = resumeArgsSchema.parse(args);
+  const trace = new StartTrace(times);
+  const capsule = await requireIn(db, id, 'resuming');
+  const host = hostOf(capsule.hostId);
+  // Connections to the guest as it was before it slept.
+  guests.evict(id);
+  const recordAwake = (vm: Vm) =>
+    db.transaction(async (tx) => {
+      if (objectKey) await doomObjects(tx, [objectKey]);
+      const bytes = objectKey ? { snapshotBytes: Number(vm.snapshotBytes) } : {};
+      await transition(tx, capsule, 'running', { ...startChanges(vm), ...bytes, objectKey: null });
+    });
+  await step('resume microVM');
+  try {
+    const vm = await trace.measureHost(
+      () =>
+        askHost(host, { signal, patienceMs: HOST_RETURN_MS }, () =>
+          host.resumeVm(
+            { id, generation, init: guestInit(capsule), memory, objectKey: objectKey ?? undefined },
+            signal,
+          ),
+        ),
+      (resumed) => resumed.trace,
+    );
+    await trace.measure('record', () => recordAwake(vm));
+  } catch (error) {
+    signal.throwIfAborted();
+    if (error instanceof LostRaceError) return await refuseMoved(db, id, 'resuming');
+    const awake = await host.getVm(id, signal).catch(() => undefined);
+    // It was only the answer that was lost.
+    if (awake?.state === VmState.RUNNING) await recordAwake(awake);
+    else throw await fallAsleep(deps, capsule, { from, reason }, error);
+  }
+  if (objectKey) leftovers.nudge();
+  return { record: (tx) => recordTrace(tx, id, trace.finish('resume')) };
+}
+
+/** A capsule that could not be resumed sleeps on. @returns what its caller hears */
+async function fallAsleep(
+  { db }: LifecycleDeps,
+  { id }: Capsule,
+  before: { from: 'paused' | 'hibernated' | 'error'; reason: string | null },
+  error: unknown,
+): Promise<unknown> {
+  const isResuming = ({ status }: Capsule) => status === 'resuming';
+  const code = error instanceof WrennError ? error.code : undefined;
+  if (code === 'capsule_not_found' && before.from !== 'hibernated') {
+    const problem = 'its host no longer has it';
+    const lost = new WrennError('snapshot_damaged', { id, problem }, { cause: error });
+    await transitionWhen(db, id, isResuming, 'error', { statusReason: problem, snapshotProblem: lost.message });
+    return lost;
+  }
+  const isBad = code === 'snapshot_damaged' || code === 'snapshot_incompatible';
+  await transitionWhen(db, id, isResuming, before.from, {
+    statusReason: before.reason,
+    ...(isBad ? { snapshotProblem: publicReason(error) } : {}),
+  });
+  return error;
+}
+
+export async function hibernateVm(
+  deps: LifecycleDeps,
+  { capsuleId: id, args }: Operation,
+  { signal, step }: OperationContext,
+): Promise<OperationOutcome> {
+  const { db, hostOf, leftovers, log } = deps;
+  const { generation, objectKey } = hibernateArgsSchema.parse(args);
+  const found = await findCapsule(db, id);
+  // Else an earlier run of this operation has come so far.
+  if (found?.objectKey !== objectKey) {
+    try {
+      await moveToStore(deps, id, { generation, objectKey }, { signal, step });
+    } catch (error) {
+      // Left to another control plane, which goes on with the same key.
+      if (signal.aborted && !isCancelled(signal)) throw error;
+      await doomObjects(db, [objectKey]);
+      leftovers.nudge();
+      throw error;
+    }
+  }
+  await step("free the host's copy");
+  const capsule = await findCapsule(db, id);
+  if (capsule?.status !== 'hibernated') return {};
+  await hostOf(capsule.hostId)
+    .forgetVm(id, generation, signal)
+    .catch((err: unknown) => {
+      signal.throwIfAborted();
+      log.warn({ err, capsule: id }, "the host's copy is freed by reconciliation");
+    });
+  return {};
+}
+
+async function moveToStore(
+  { db, hostOf }: LifecycleDeps,
+  id: string,
+  { generation, objectKey }: { generation: number; objectKey: string },
+  { signal, step }: OperationContext,
+): Promise<void> {
+  const capsule = await requireIn(db, id, 'hibernating');
+  const host = hostOf(capsule.hostId);
+  await step('copy to the object store');
+  try {
+    await askHost(host, { signal }, () => host.hibernateVm(id, generation, objectKey, signal));
+    await transition(db, capsule, 'hibernated', { objectKey, snapshotBytes: null, snapshotProblem: null });
+  } catch (error) {
+    signal.throwIfAborted();
+    if (error instanceof LostRaceError) return await refuseMoved(db, id, 'hibernating');
+    const damaged = error instanceof WrennError && error.code === 'snapshot_damaged';
+    await transitionWhen(db, id, ({ status }) => status === 'hibernating', 'paused', {
+      ...(damaged ? { snapshotProblem: error.message } : {}),
+    });
+    throw error;
+  }
+}

@@ -1,0 +1,40 @@
+import { WrennError } from '@wrenn/protocol/errors';
+import type { LifecycleDeps } from '../capsules/lifecycle-deps.ts';
+import type { Operation } from '../database/schema.ts';
+import { askHost } from '../hosts/ask-host.ts';
+import { isCancelled, type OperationContext } from '../operations/operation-runner.ts';
+import type { OperationOutcome } from '../operations/operation-store.ts';
+import { findSnapshot, markDeleting, markReady } from './snapshot-store.ts';
+import { snapshotArgsSchema } from './snapshots.ts';
+
+/** The capsule stays as it is, running or paused: its host does one thing to it after the other. */
+export async function makeSnapshot(
+  { db, hostOf, leftovers }: LifecycleDeps,
+  { capsuleId, args }: Operation,
+  { signal, step }: OperationContext,
+): Promise<OperationOutcome> {
+  const { snapshotId } = snapshotArgsSchema.parse(args);
+  const row = await findSnapshot(db, snapshotId);
+  if (row?.status === 'ready') return {};
+  try {
+    if (row?.status !== 'making') throw new WrennError('not_found', { what: `The snapshot ${snapshotId}` });
+    const host = hostOf(row.hostId);
+    await step('make snapshot');
+    const made = await askHost(host, { signal }, () => host.snapshotVm(capsuleId, snapshotId, signal));
+    await step('record');
+    await markReady(db, snapshotId, {
+      vcpus: made.shape?.vcpus ?? row.vcpus,
+      memoryMb: made.shape?.memoryMb ?? row.memoryMb,
+      diskMb: made.diskMb || row.diskMb,
+      sizeBytes: Number(made.sizeBytes),
+    });
+    return {};
+  } catch (error) {
+    // Left to another control plane, which asks for the same snapshot.
+    if (signal.aborted && !isCancelled(signal)) throw error;
+    await markDeleting(db, snapshotId);
+    leftovers.nudge();
+    signal.throwIfAborted();
+    throw error;
+  }
+}

@@ -1,0 +1,113 @@
+import { capsuleParamsSchema } from '@wrenn/protocol/rest/capsule';
+import {
+  createSnapshotOfRequestSchema,
+  createSnapshotRequestSchema,
+  listSnapshotsQuerySchema,
+  snapshotListSchema,
+  snapshotParamsSchema,
+  snapshotSchema,
+} from '@wrenn/protocol/rest/sleep';
+import { clientGone } from '../http/client-gone.ts';
+import { emptyBody, idempotencyHeaders } from '../http/request-parts.ts';
+import { errorResponses, noContent, type RouteDeps } from '../http/route-deps.ts';
+import type { Server } from '../http/server.ts';
+import { toSnapshotBody, toTemplateBody } from './snapshot-body.ts';
+import { listReadySnapshots } from './snapshot-store.ts';
+import { createSnapshot, deleteSnapshot, platformTemplates, requireSnapshot } from './snapshots.ts';
+
+export function snapshotRoutes(app: Server, { db, capsules }: RouteDeps): void {
+  app.post(
+    '/capsules/:id/snapshots',
+    {
+      schema: {
+        operationId: 'createSnapshotOfCapsule',
+        tags: ['snapshots'],
+        summary: 'Keep the state of a running or paused capsule as a template',
+        params: capsuleParamsSchema,
+        headers: idempotencyHeaders,
+        body: createSnapshotRequestSchema,
+        response: { 201: snapshotSchema, ...errorResponses },
+      },
+      preValidation: emptyBody,
+    },
+    async (request, reply) => {
+      const { caller, params, body, headers } = request;
+      const gone = clientGone(request, reply);
+      const made = await createSnapshot(capsules, caller, params.id, body.name, headers['idempotency-key'], gone);
+      reply.code(201);
+      return toSnapshotBody(made);
+    },
+  );
+
+  app.post(
+    '/snapshots',
+    {
+      schema: {
+        operationId: 'createSnapshot',
+        tags: ['snapshots'],
+        summary: 'The same with the capsule in the body',
+        headers: idempotencyHeaders,
+        body: createSnapshotOfRequestSchema,
+        response: { 201: snapshotSchema, ...errorResponses },
+      },
+    },
+    async (request, reply) => {
+      const { caller, body, headers } = request;
+      const id = body.capsule_id ?? body.sandbox_id ?? '';
+      const gone = clientGone(request, reply);
+      const made = await createSnapshot(capsules, caller, id, body.name, headers['idempotency-key'], gone);
+      reply.code(201);
+      return toSnapshotBody(made);
+    },
+  );
+
+  app.get(
+    '/snapshots',
+    {
+      schema: {
+        operationId: 'listSnapshots',
+        tags: ['snapshots'],
+        summary: 'What capsules can be made of: templates of the platform, then snapshots of the team, newest first',
+        querystring: listSnapshotsQuerySchema,
+        response: { 200: snapshotListSchema, ...errorResponses },
+      },
+    },
+    async ({ caller, query }) => {
+      const base = query.type === 'snapshot' ? [] : platformTemplates(capsules.hosts());
+      const own = query.type === 'base' ? [] : await listReadySnapshots(db, caller.teamId);
+      return [...base.map(toTemplateBody), ...own.map(toSnapshotBody)];
+    },
+  );
+
+  app.get(
+    '/snapshots/:name',
+    {
+      schema: {
+        operationId: 'getSnapshot',
+        tags: ['snapshots'],
+        summary: 'Get a snapshot by its name or id',
+        params: snapshotParamsSchema,
+        response: { 200: snapshotSchema, ...errorResponses },
+      },
+    },
+    async ({ caller, params }) => toSnapshotBody(await requireSnapshot(capsules, caller, params.name)),
+  );
+
+  app.delete(
+    '/snapshots/:name',
+    {
+      schema: {
+        operationId: 'deleteSnapshot',
+        tags: ['snapshots'],
+        summary: 'Delete a snapshot; capsules that were made of it are not touched',
+        params: snapshotParamsSchema,
+        response: { 204: noContent, ...errorResponses },
+      },
+    },
+    async ({ caller, params }, reply) => {
+      await deleteSnapshot(capsules, caller, params.name);
+      reply.code(204);
+      return null;
+    },
+  );
+}
