@@ -7,6 +7,7 @@ import { startAgent } from './agent.ts';
 const environment = {
   WRENN_DIR: absolutePath.default('/var/lib/wrenn'),
   WRENN_HOST_LISTEN_ADDR: listenAddress.default({ host: undefined, port: 50_051 }),
+  WRENN_OBJECT_STORE: z.string().optional(),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
   ...hypervisorEnvironment,
 };
@@ -22,6 +23,7 @@ async function main(): Promise<void> {
     listen: env.WRENN_HOST_LISTEN_ADDR,
     hypervisor,
     log,
+    ...(env.WRENN_OBJECT_STORE === undefined ? {} : { objectStoreUrl: env.WRENN_OBJECT_STORE }),
   });
   const signalName = await new Promise<string>((resolve) => {
     process.once('SIGTERM', resolve);

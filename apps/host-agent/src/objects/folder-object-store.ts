@@ -15,7 +15,7 @@ const UNFINISHED = '.unfinished';
 const ABANDONED_MS = 86_400_000;
 const READ_BYTES = 1024 * 1024;
 /** A folder that a delete found empty may vanish between being made and being used. */
-const RENAME_ATTEMPTS = 5;
+const ATTEMPTS = 10;
 
 /** Objects as files below a folder, which may be a network file system that several hosts share. */
 export class FolderObjectStore implements ObjectStore {
@@ -107,15 +107,15 @@ export class FolderObjectStore implements ObjectStore {
 
   async #putInPlace(temporary: string, path: string): Promise<void> {
     for (let attempt = 1; ; attempt++) {
-      await makeFolder(dirname(path));
       try {
+        await makeFolder(dirname(path));
         await rename(temporary, path);
-        await syncDirectory(dirname(path));
-        return;
+        break;
       } catch (error) {
-        if (!isMissing(error) || attempt === RENAME_ATTEMPTS) throw error;
+        if (!isMissing(error) || attempt === ATTEMPTS) throw error;
       }
     }
+    await syncDirectory(dirname(path));
   }
 
   async #delete(path: string): Promise<void> {
@@ -125,13 +125,14 @@ export class FolderObjectStore implements ObjectStore {
       if (!isMissing(error)) throw error;
       return;
     }
-    let folder = dirname(path);
-    await syncDirectory(folder);
-    for (; folder !== this.#root; folder = dirname(folder)) {
+    for (let folder = dirname(path); ; folder = dirname(folder)) {
       try {
+        await syncDirectory(folder);
+        if (folder === this.#root) return;
         await rmdir(folder);
       } catch (error) {
         const { code } = error as NodeJS.ErrnoException;
+        // Still in use, or another delete was quicker.
         if (code === 'ENOTEMPTY' || code === 'EEXIST' || code === 'ENOENT') return;
         throw error;
       }

@@ -101,7 +101,9 @@ export function decodeSharedIndex(bytes: Buffer): SharedIndex {
   return index;
 }
 
-const envelope = z.object({ sha256: sum, index: z.looseObject({ format: z.int() }) });
+/** The content stays as it was parsed: its sum depends on the order of its names. */
+const envelope = z.object({ sha256: sum, index: z.unknown() });
+const anyFormat = z.object({ format: z.int() });
 
 function decode<Schema extends z.ZodType>(bytes: Buffer, schema: Schema): z.output<Schema> {
   let content: z.output<typeof envelope>;
@@ -110,9 +112,10 @@ function decode<Schema extends z.ZodType>(bytes: Buffer, schema: Schema): z.outp
   } catch (error) {
     throw storeFailed('it gave back something else than it was given', error);
   }
-  // The order of names is kept by parsing, so the text is the same that was summed.
   if (sumOf(content.index) !== content.sha256) throw storeFailed('it gave back other bytes than it was given');
-  if (content.index.format !== FORMAT) throw storeFailed('what it holds was written by another version of Wrenn');
+  const version = anyFormat.safeParse(content.index).data?.format;
+  if (version !== undefined && version !== FORMAT)
+    throw storeFailed('what it holds was written by another version of Wrenn');
   const result = schema.safeParse(content.index);
   if (!result.success) throw storeFailed('it gave back something else than it was given', result.error);
   return result.data;
