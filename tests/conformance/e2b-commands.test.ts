@@ -1,7 +1,8 @@
 import { homedir } from 'node:os';
+import { until } from '@wrenn/testing/until';
 import { CommandExitError, NotFoundError, TimeoutError } from 'e2b';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type E2bSandbox, startE2bSandbox, until } from './e2b-sandbox.ts';
+import { type E2bSandbox, startE2bSandbox } from './e2b-sandbox.ts';
 
 let e2b: E2bSandbox;
 

@@ -1,6 +1,7 @@
+import { until } from '@wrenn/testing/until';
 import { FileNotFoundError, type FilesystemEvent, FilesystemEventType, FileType, InvalidArgumentError } from 'e2b';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type E2bSandbox, startE2bSandbox, until } from './e2b-sandbox.ts';
+import { type E2bSandbox, startE2bSandbox } from './e2b-sandbox.ts';
 
 let e2b: E2bSandbox;
 

@@ -1,5 +1,6 @@
+import { until } from '@wrenn/testing/until';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type E2bSandbox, startE2bSandbox, until } from './e2b-sandbox.ts';
+import { type E2bSandbox, startE2bSandbox } from './e2b-sandbox.ts';
 
 let e2b: E2bSandbox;
 

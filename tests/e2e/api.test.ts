@@ -1,10 +1,10 @@
 import { readFile } from 'node:fs/promises';
 import { request } from 'node:http';
 import { execResponseSchema } from '@wrenn/protocol/rest/exec';
+import { until } from '@wrenn/testing/until';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { WebSocket } from 'ws';
 import { type Platform, startPlatform } from './support/platform.ts';
-import { until } from './support/until.ts';
 
 const MIB = 1024 * 1024;
 

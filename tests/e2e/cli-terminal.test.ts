@@ -1,9 +1,9 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { until } from '@wrenn/testing/until';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Platform, startPlatform } from './support/platform.ts';
 import { openTerminal, type Terminal } from './support/terminal.ts';
-import { until } from './support/until.ts';
 import { WRENN, wrenn } from './support/wrenn.ts';
 
 let platform: Platform;

@@ -2,9 +2,9 @@ import { once } from 'node:events';
 import { readdir, readFile, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { freePort } from '@wrenn/config/free-port';
+import { until } from '@wrenn/testing/until';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { temporaryWrennDir } from './support/platform.ts';
-import { until } from './support/until.ts';
 import { type RunningWrenn, startWrenn, wrenn } from './support/wrenn.ts';
 
 let dir: string;

@@ -2,9 +2,9 @@ import { createHash, randomBytes } from 'node:crypto';
 import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { until } from '@wrenn/testing/until';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Platform, startPlatform } from './support/platform.ts';
-import { until } from './support/until.ts';
 import { wrenn as runWrenn, startWrenn } from './support/wrenn.ts';
 
 let platform: Platform;

@@ -9,10 +9,10 @@ import { fromConnectError } from '@wrenn/protocol/connect-errors';
 import type { ErrorCode } from '@wrenn/protocol/errors';
 import { type Vm, VmState } from '@wrenn/protocol/gen/wrenn/host/v1/host_pb';
 import { newId } from '@wrenn/protocol/ids';
+import { until } from '@wrenn/testing/until';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { runInGuest, TestAgent } from './support/host-agent.ts';
 import { leaksSince, type MachineState, machineState } from './support/leaks.ts';
-import { until } from './support/until.ts';
 
 const run = promisify(execFile);
 const SHAPE = { vcpus: 1, memoryMb: 256 };

@@ -8,7 +8,7 @@ import { chooseHypervisor } from '@wrenn/hypervisor/choose-hypervisor';
 import type { DiskLayer, DiskStop, Hypervisor, MemorySnapshot, RunningVm, VmSpec } from '@wrenn/hypervisor/hypervisor';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { inBackground, inGuest, TestGuests, type TestSlot, untilGuestIsUp } from './support/hypervisor-guest.ts';
-import { until } from './support/until.ts';
+import { until } from '@wrenn/testing/until';
 
 const run = promisify(execFile);
 

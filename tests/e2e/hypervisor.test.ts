@@ -22,7 +22,7 @@ import {
   type TestSlot,
   untilGuestIsUp,
 } from './support/hypervisor-guest.ts';
-import { until } from './support/until.ts';
+import { until } from '@wrenn/testing/until';
 
 let guests: TestGuests;
 let hypervisor: Hypervisor;

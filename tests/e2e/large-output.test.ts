@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import { freePort } from '@wrenn/config/free-port';
 import { wrennDir } from '@wrenn/config/wrenn-dir';
 import { LoopbackHost } from '@wrenn/control-plane/testing/loopback-host';
+import { until } from '@wrenn/testing/until';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { Program } from './support/platform.ts';
-import { until } from './support/until.ts';
 
 const MIB = 1024 * 1024;
 const OUTPUT_BYTES = 1024 * MIB;

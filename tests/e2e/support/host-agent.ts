@@ -7,7 +7,7 @@ import { ensureLocalPki } from '@wrenn/pki/local-pki';
 import { Process } from '@wrenn/protocol/gen/process/process_pb';
 import { HostService } from '@wrenn/protocol/gen/wrenn/host/v1/host_pb';
 import { Program, temporaryWrennDir } from './platform.ts';
-import { until } from './until.ts';
+import { until } from '@wrenn/testing/until';
 
 const MAIN = join(import.meta.dirname, '..', '..', '..', 'apps', 'host-agent', 'src', 'main.ts');
 const START_TIMEOUT_MS = 60_000;

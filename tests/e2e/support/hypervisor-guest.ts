@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 import { wrennDir } from '@wrenn/config/wrenn-dir';
 import { newestKernel } from '@wrenn/guest-image/catalog';
 import type { DiskLayer, VmShape, VmSpec } from '@wrenn/hypervisor/hypervisor';
-import { until } from './until.ts';
+import { until } from '@wrenn/testing/until';
 
 /** First program of the test guest: busybox only, with a shell behind a port for whoever reaches the network. */
 const GUEST_INIT = `#!/busybox sh

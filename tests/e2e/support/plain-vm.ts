@@ -7,7 +7,7 @@ import type { GuestKernel } from '@wrenn/guest-image/catalog';
 import { readHostFacts } from '@wrenn/hypervisor/host-facts';
 import { MACHINES } from '@wrenn/hypervisor/qemu/machine';
 import { Process } from '@wrenn/protocol/gen/process/process_pb';
-import { until } from './until.ts';
+import { until } from '@wrenn/testing/until';
 
 /** An emulated VM with nothing around it: QEMU's own user network and a console that is kept as text. */
 export class PlainVm implements AsyncDisposable {

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { freePort } from '@wrenn/config/free-port';
 import { wrennDir } from '@wrenn/config/wrenn-dir';
 import { ensureGuestImages } from '@wrenn/guest-image/build';
-import { until } from './until.ts';
+import { until } from '@wrenn/testing/until';
 
 const REPOSITORY = join(import.meta.dirname, '..', '..', '..');
 
@@ -106,11 +106,12 @@ export async function startPlatform({ env = {}, programs }: PlatformOptions = {}
     join(paths.logs, 'cp.log'),
   );
 
-  const ready = () =>
-    until('the platform is ready', 120_000, async () => {
+  const ready = async () => {
+    await until('the platform is ready', 120_000, async () => {
       const answer = await fetch(`${baseUrl}/ready`).catch(() => undefined);
       return answer?.ok === true;
     });
+  };
   const headers: Record<string, string> = {};
   const call = async (method: string, path: string, body?: unknown) => {
     const answer = await fetch(`${baseUrl}${path}`, {

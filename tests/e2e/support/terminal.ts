@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { promisify } from 'node:util';
-import { until } from './until.ts';
+import { until } from '@wrenn/testing/until';
 
 const run = promisify(execFile);
 const TMUX_TIMEOUT_MS = 20_000;

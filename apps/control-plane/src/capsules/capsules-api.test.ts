@@ -1,6 +1,7 @@
+import { until } from '@wrenn/testing/until';
 import { capsuleSchema } from '@wrenn/protocol/rest/capsule';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { TestPlatform, until } from '../testing/test-platform.ts';
+import { TestPlatform } from '../testing/test-platform.ts';
 
 let platform: TestPlatform;
 beforeAll(async () => {
@@ -194,6 +195,6 @@ describe('reconciliation', () => {
 describe('an idle capsule', () => {
   it('is ended after its timeout_sec', async () => {
     const id = await platform.createCapsule({ timeout_sec: 1 });
-    await until('it is stopped', async () => (await statusOf(id)) === 'stopped', 30_000);
+    await until('it is stopped', 30_000, async () => (await statusOf(id)) === 'stopped');
   });
 });

@@ -1,6 +1,7 @@
+import { until } from '@wrenn/testing/until';
 import { execResponseSchema } from '@wrenn/protocol/rest/exec';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { TestPlatform, until } from '../testing/test-platform.ts';
+import { TestPlatform } from '../testing/test-platform.ts';
 
 let platform: TestPlatform;
 let capsule: string;

@@ -1,7 +1,8 @@
 import { request } from 'node:http';
 import { Readable } from 'node:stream';
+import { until } from '@wrenn/testing/until';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { TestPlatform, until } from '../testing/test-platform.ts';
+import { TestPlatform } from '../testing/test-platform.ts';
 
 let platform: TestPlatform;
 let capsule: string;
@@ -146,11 +147,14 @@ describe('files', () => {
     upload.on('error', () => undefined);
     if (isForm) upload.write('--frontier\r\ncontent-disposition: form-data; name="file"; filename="f"\r\n\r\n');
     upload.write('x'.repeat(500_000));
-    await until('the guest has begun to write', async () => (await sh('ls -A | grep -vx kept | wc -l')) !== '0\n');
+    await until(
+      'the guest has begun to write',
+      async () => (await sh('ls -A | grep -vx -e kept -e leases | wc -l')) !== '0\n',
+    );
     upload.destroy();
     await until(
       'the guest has cleaned up',
-      async () => (await sh('ls -A | grep -v -e kept -e bare -e deep || true')) === '',
+      async () => (await sh('ls -A | grep -v -e kept -e bare -e deep -e leases || true')) === '',
     );
     expect((await read('kept')).bytes.toString()).toBe('old');
   });

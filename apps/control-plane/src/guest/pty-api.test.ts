@@ -1,5 +1,6 @@
+import { until } from '@wrenn/testing/until';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { TestPlatform, type TestSocket, until } from '../testing/test-platform.ts';
+import { TestPlatform, type TestSocket } from '../testing/test-platform.ts';
 
 let platform: TestPlatform;
 let capsule: string;

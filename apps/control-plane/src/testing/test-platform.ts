@@ -1,25 +1,12 @@
+import { until } from '@wrenn/testing/until';
 import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { pino } from 'pino';
 import { WebSocket } from 'ws';
 import { type ControlPlane, type ControlPlaneOptions, startControlPlane } from '../control-plane.ts';
 import { LoopbackHost } from './loopback-host.ts';
 import { createTestDatabase } from './test-database.ts';
-
-/** Waits until a condition holds. */
-export async function until(
-  what: string,
-  condition: () => boolean | Promise<boolean>,
-  timeoutMs = 20_000,
-): Promise<void> {
-  const deadline = performance.now() + timeoutMs;
-  while (!(await condition())) {
-    if (performance.now() > deadline) throw new Error(`waited ${timeoutMs} ms in vain until ${what}`);
-    await delay(10);
-  }
-}
 
 /** A control plane with a host whose guests are envds on loopback addresses. */
 export class TestPlatform implements AsyncDisposable {

@@ -1,7 +1,8 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { until } from '@wrenn/testing/until';
 import { expect, it } from 'vitest';
-import { shell, startTestEnvd, type TestEnvd, until } from '../testing/test-envd.ts';
+import { shell, startTestEnvd, type TestEnvd } from '../testing/test-envd.ts';
 import type { Activity } from './activity.ts';
 import { machineCpuTime } from './cpu-time.ts';
 

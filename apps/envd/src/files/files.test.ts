@@ -3,8 +3,9 @@ import { lstatSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileS
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
+import { until } from '@wrenn/testing/until';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { startTestEnvd, type TestEnvd, until } from '../testing/test-envd.ts';
+import { startTestEnvd, type TestEnvd } from '../testing/test-envd.ts';
 
 let envd: TestEnvd;
 

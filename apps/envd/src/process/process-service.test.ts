@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { Code, ConnectError } from '@connectrpc/connect';
 import { fromConnectError } from '@wrenn/protocol/connect-errors';
 import { Signal } from '@wrenn/protocol/gen/process/process_pb';
+import { until } from '@wrenn/testing/until';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
   createClients,
@@ -14,7 +15,6 @@ import {
   shell,
   startTestEnvd,
   type TestEnvd,
-  until,
 } from '../testing/test-envd.ts';
 
 let envd: TestEnvd;
@@ -311,7 +311,7 @@ describe('connecting again', () => {
     const BYTES = 90 * 1024 * 1024;
     const { pid, disconnect } = await background(`head -c ${BYTES} /dev/zero | tr '\\0' x; printf end`);
     disconnect();
-    await until('the process has ended', async () => !(await find(pid)), 60_000);
+    await until('the process has ended', 60_000, async () => !(await find(pid)));
     const report = await readProcess(envd.process.connect({ process: byPid(pid), fromOffset: 5n }));
     expect(report.offset).toBeGreaterThan(BYTES - 80 * 1024 * 1024);
     expect(report.offset).toBeLessThan(BYTES - 40 * 1024 * 1024);

@@ -1,8 +1,9 @@
 import { once } from 'node:events';
 import { request } from 'node:http';
+import { until } from '@wrenn/testing/until';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { type ChildEnvd, startChildEnvd } from '../testing/child-envd.ts';
-import { createClients, shell, until } from '../testing/test-envd.ts';
+import { createClients, shell } from '../testing/test-envd.ts';
 
 const MIB = 1024 * 1024;
 let envd: ChildEnvd;

@@ -1,7 +1,8 @@
 import { Code } from '@connectrpc/connect';
 import type { StartResponse } from '@wrenn/protocol/gen/process/process_pb';
+import { until } from '@wrenn/testing/until';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { processExists, readProcess, startTestEnvd, type TestEnvd, until } from '../testing/test-envd.ts';
+import { processExists, readProcess, startTestEnvd, type TestEnvd } from '../testing/test-envd.ts';
 
 let envd: TestEnvd;
 

@@ -120,17 +120,6 @@ export function shell(command: string) {
   return { process: { cmd: '/bin/sh', args: ['-c', command] } };
 }
 
-/** Waits until a condition holds. Fails with what was waited for. */
-export async function until<T>(what: string, probe: () => T | Promise<T>, timeoutMs = 10_000): Promise<NonNullable<T>> {
-  const deadline = Date.now() + timeoutMs;
-  for (;;) {
-    const value = await probe();
-    if (value) return value as NonNullable<T>;
-    if (Date.now() > deadline) throw new Error(`timed out waiting until ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-}
-
 export function processExists(pid: number): boolean {
   try {
     process.kill(pid, 0);

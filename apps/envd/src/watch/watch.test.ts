@@ -2,9 +2,10 @@ import { chmodSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs
 import { join } from 'node:path';
 import { Code, type ConnectError } from '@connectrpc/connect';
 import { EventType, type FilesystemEvent } from '@wrenn/protocol/gen/filesystem/filesystem_pb';
+import { until } from '@wrenn/testing/until';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startChildEnvd } from '../testing/child-envd.ts';
-import { createClients, startTestEnvd, type TestEnvd, until } from '../testing/test-envd.ts';
+import { createClients, startTestEnvd, type TestEnvd } from '../testing/test-envd.ts';
 
 let envd: TestEnvd;
 let count = 0;

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { access, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
+import { until } from '@wrenn/testing/until';
 import pino from 'pino';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { runCommand } from '../processes/run-command.ts';
@@ -130,7 +130,7 @@ describe('a slot', () => {
     const owner = claimOwner(await mkdtemp(join(dir, 'other-')));
     const ahead = new SlotPool({ owner, size: () => 2, log });
     ahead.replenish();
-    await until(async () => (await claimsOf(owner.wrennDir)).length === 2);
+    await until('two are ready', async () => (await claimsOf(owner.wrennDir)).length === 2);
     const slot = await ahead.acquire(AbortSignal.timeout(30_000));
     expect(await claimsOf(owner.wrennDir)).toContain(slot.index);
     await ahead[Symbol.asyncDispose]();
@@ -150,9 +150,9 @@ describe('a slot', () => {
     await ahead.release(slot);
     size = 3;
     quiet.resolve();
-    await until(async () => (await claimsOf(owner.wrennDir)).length === 3);
+    await until('three are ready', async () => (await claimsOf(owner.wrennDir)).length === 3);
     size = 1;
-    await until(async () => {
+    await until('one is left', async () => {
       ahead.replenish();
       return (await claimsOf(owner.wrennDir)).length === 1;
     });
@@ -168,7 +168,7 @@ describe('settleSlots', () => {
     const stray = start('nsenter', [`--net=${unused.namespacePath}`, 'sleep', '600']);
     await once(stray, 'spawn');
     const ended = once(stray, 'close');
-    await until(async () => {
+    await until('the stray program runs', async () => {
       const text = await readFile(`/proc/${stray.pid}/cmdline`, 'utf8');
       return text.startsWith('sleep');
     });
@@ -187,7 +187,9 @@ describe('settleSlots', () => {
     const signal = AbortSignal.timeout(30_000);
     const [busy, idle] = [await vanished.acquire(signal), await vanished.acquire(signal)];
     const resident = start('nsenter', [`--net=${busy.namespacePath}`, 'sleep', '600']);
-    await until(async () => (await readFile(`/proc/${resident.pid}/cmdline`, 'utf8')).startsWith('sleep'));
+    await until('the resident runs', async () =>
+      (await readFile(`/proc/${resident.pid}/cmdline`, 'utf8')).startsWith('sleep'),
+    );
     await settleSlots({ owner: claimOwner(dir), inUse: new Set(slots.map((slot) => slot.index)), log, signal });
     expect(await claimsOf(owner.wrennDir)).toEqual([busy.index]);
     await expect(access(idle.namespacePath)).rejects.toThrow('ENOENT');
@@ -216,9 +218,9 @@ async function plugGuest(slot: Slot): Promise<string> {
   await runCommand('ip', ['netns', 'add', name]);
   const tun = 'tun-type=tap,iff-no-pi';
   start('nsenter', [`--net=${slot.namespacePath}`, 'socat', `UNIX-LISTEN:${cable},type=5`, `TUN,${tun},tun-name=tap0`]);
-  await until(async () => (await readdir(dir)).includes(`cable-${slot.index}`));
+  await until('the cable is there', async () => (await readdir(dir)).includes(`cable-${slot.index}`));
   start('nsenter', [`--net=/run/netns/${name}`, 'socat', `UNIX-CONNECT:${cable},type=5`, `TUN,${tun},tun-name=eth0`]);
-  await until(async () => (await runCommand('ip', ['-n', name, 'link'])).includes('eth0'));
+  await until('it is plugged in', async () => (await runCommand('ip', ['-n', name, 'link'])).includes('eth0'));
   await runCommand('ip', ['-n', name, '-batch', '-'], {
     input: `
 link set lo up
@@ -255,7 +257,10 @@ async function listenIn(namespace: string | undefined): Promise<void> {
     'SYSTEM:echo $SOCAT_PEERADDR',
   );
   start(program, args);
-  await until(async () => (await runCommand(...command(enter(namespace, 'ss', '-ltnH', `sport = ${PORT}`)))) !== '');
+  await until(
+    'it listens',
+    async () => (await runCommand(...command(enter(namespace, 'ss', '-ltnH', `sport = ${PORT}`)))) !== '',
+  );
 }
 
 /** What the server at `address` answers; undefined when there is no connection to it. */
@@ -271,10 +276,4 @@ function enter(namespace: string | undefined, program: string, ...args: string[]
 
 function command([program, ...args]: [string, ...string[]]): [string, string[]] {
   return [program, args];
-}
-
-async function until(condition: () => Promise<boolean>): Promise<void> {
-  for (const deadline = Date.now() + 15_000; !(await condition()); await delay(10)) {
-    if (Date.now() > deadline) throw new Error('waited in vain');
-  }
 }

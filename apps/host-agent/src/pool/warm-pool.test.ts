@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { until } from '@wrenn/testing/until';
 import pino from 'pino';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { StartActivity } from './start-activity.ts';
@@ -79,13 +80,7 @@ function ask(kind: PoolKind<FakeVm>, count: number): void {
   for (let i = 0; i < count; i++) pool.note(kind);
 }
 
-async function until(condition: () => boolean): Promise<void> {
-  for (const deadline = performance.now() + 5000; !condition(); await delay(2)) {
-    if (performance.now() > deadline) throw new Error(`in vain: ${condition}`);
-  }
-}
-
-const waiting = (count: number) => until(() => pool.stats().waiting === count);
+const waiting = (count: number) => until(`${count} wait`, () => pool.stats().waiting === count);
 
 describe('a warm pool', () => {
   it('is empty until somebody asks, then holds what the last burst took', async () => {
@@ -134,7 +129,7 @@ describe('a warm pool', () => {
     await waiting(2);
     availableMb = 1400;
     ask(kindOf('b', { memoryMb: 64 }), 1);
-    await until(() => made.some(({ vmId }) => vmId.startsWith('b')));
+    await until('one of b is made', () => made.some(({ vmId }) => vmId.startsWith('b')));
     await waiting(3);
     expect(pool.stats().memoryMb).toBeLessThanOrEqual(1100);
     await pool[Symbol.asyncDispose]();
@@ -175,7 +170,7 @@ describe('a warm pool', () => {
     await delay(20);
     expect(made).toEqual([]);
     first[Symbol.dispose]();
-    await until(() => steps.length === 1);
+    await until('a step has begun', () => steps.length === 1);
     const second = activity.begin();
     proceed.resolve();
     await delay(20);
@@ -205,7 +200,7 @@ describe('a VM of the pool', () => {
     ask(kindOf('a'), 1);
     await waiting(1);
     made[0]?.end();
-    await until(() => made.length === 2);
+    await until('two are made', () => made.length === 2);
     await waiting(1);
     expect(made[0]?.discards).toBe(1);
     expect(pool.take('a')).toBe(made[1]);
@@ -240,7 +235,7 @@ describe('a VM of the pool', () => {
   it('is given up while it is made too, without waiting for the start that needs it', async () => {
     const prepare: FakeVm['prepare'] = (_quiet, signal) => delay(60_000, undefined, { signal });
     ask(kindOf('a', { prepare }), 1);
-    await until(() => made.length === 1);
+    await until('one is made', () => made.length === 1);
     using _busy = activity.begin();
     expect(await pool.evict()).toBe(true);
     expect(made[0]?.discards).toBe(1);
@@ -250,13 +245,13 @@ describe('a VM of the pool', () => {
   it('that cannot be made is freed, and not tried again at once', async () => {
     const kind = kindOf('a', { prepare: () => Promise.reject(new Error('disk full')) });
     ask(kind, 3);
-    await until(() => made[0]?.discards === 1);
+    await until('it is discarded', () => made[0]?.discards === 1);
     ask(kind, 1);
     await activity.quiet(AbortSignal.timeout(1000));
     expect(made).toHaveLength(1);
     nowMs += 30_001;
     pool.refill();
-    await until(() => made.length === 2);
+    await until('two are made', () => made.length === 2);
   });
 
   it('that cannot be freed at once is freed later', async () => {
@@ -268,7 +263,7 @@ describe('a VM of the pool', () => {
     await pool.evict();
     expect(vm.discards).toBe(1);
     pool.refill();
-    await until(() => vm.discards === 2);
+    await until('it is discarded again', () => vm.discards === 2);
   });
 });
 
@@ -281,11 +276,11 @@ describe('outdated VMs', () => {
     await waiting(2);
     blocked = true;
     ask(kind, 1);
-    await until(() => made.length === 3);
+    await until('three are made', () => made.length === 3);
     await pool.drain('a');
     expect(pool.take('a')).toBeUndefined();
     proceed.resolve();
-    await until(() => made.every(({ discards }) => discards === 1));
+    await until('all are discarded', () => made.every(({ discards }) => discards === 1));
     expect(pool.stats()).toMatchObject({ waiting: 0, wanted: 0 });
   });
 
@@ -309,7 +304,7 @@ describe('closing', () => {
     await waiting(1);
     blocked = true;
     ask(kind, 1);
-    await until(() => made.length === 2);
+    await until('two are made', () => made.length === 2);
     await pool[Symbol.asyncDispose]();
     expect(made.map(({ discards }) => discards)).toEqual([1, 1]);
     ask(kind, 1);

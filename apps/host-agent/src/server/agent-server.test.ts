@@ -15,6 +15,7 @@ import { fromConnectError } from '@wrenn/protocol/connect-errors';
 import { WrennError } from '@wrenn/protocol/errors';
 import { HostService } from '@wrenn/protocol/gen/wrenn/host/v1/host_pb';
 import pino from 'pino';
+import { until } from '@wrenn/testing/until';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { AgentServer } from './agent-server.ts';
 
@@ -117,16 +118,10 @@ async function tunnel(session = openSession()): Promise<{ stream: ClientHttp2Str
   const before = accepted.length;
   const stream = openStream(session, `cl-a:${guestPort()}`);
   expect(await statusOf(stream)).toBe(200);
-  await until(() => accepted.length > before);
+  await until('the guest is asked', () => accepted.length > before);
   const socket = accepted.at(-1);
   if (!socket) throw new Error('no connection');
   return { stream, socket };
-}
-
-async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  for (const deadline = Date.now() + 10_000; !(await condition()); await delay(5)) {
-    if (Date.now() > deadline) throw new Error('waited in vain');
-  }
 }
 
 /** Everything until the end. Not by iteration, which destroys a stream that is also written to. */
@@ -251,7 +246,7 @@ describe('a tunnel', () => {
     };
     slow.socket.on('drain', write);
     write();
-    await until(() => slow.socket.writableNeedDrain);
+    await until('the slow tunnel is full', () => slow.socket.writableNeedDrain);
     const quick = await tunnel(session);
     quick.socket.end(Buffer.alloc(32 * 1024 * 1024));
     expect((await readAll(quick.stream)).length).toBe(32 * 1024 * 1024);
@@ -269,7 +264,7 @@ describe('a tunnel', () => {
     };
     write();
     let before = -1;
-    await until(async () => {
+    await until('it stands still', async () => {
       const still = before === taken;
       before = taken;
       await delay(200);
