@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import manifest from '../package.json' with { type: 'json' };
 import type { Cli } from './cli.ts';
+import { addAttachCommand } from './commands/attach.ts';
 import { addCopyCommand } from './commands/cp.ts';
 import { addCreateCommand } from './commands/create.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
@@ -68,6 +69,7 @@ export function buildProgram(cli: Cli): Command {
   addSnapshotsCommand(program, cli);
   program.commandsGroup('Inside a capsule:');
   addExecCommand(program, cli);
+  addAttachCommand(program, cli);
   addCopyCommand(program, cli);
   addPsCommand(program, cli);
   addLogsCommand(program, cli);

@@ -362,6 +362,22 @@ export const ERROR_CATALOGUE = {
     remedy: 'Start the process with stdin, or with a terminal, and write while it reads.',
     retryable: false,
   },
+  input_lost: {
+    http: 502,
+    connect: 'data_loss',
+    message: 'At most {bytes} bytes of input did not reach process {selector}.',
+    cause: 'The capsule could not be reached for so long that the input for it was given up.',
+    remedy: 'Look at what the process has read, then attach to it again and send what is missing.',
+    retryable: false,
+  },
+  port_closed: {
+    http: 502,
+    connect: 'unavailable',
+    message: 'Nothing listens on port {port} of capsule {id}.',
+    cause: 'The program that is to serve the port is not started yet, has ended, or listens on 127.0.0.1 only.',
+    remedy: 'Start the program in the capsule; it must listen on 0.0.0.0, or on :: for both.',
+    retryable: true,
+  },
   guest_limit_reached: {
     http: 429,
     connect: 'resource_exhausted',

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import type { Readable, Writable } from 'node:stream';
 import {
   type ExecStreamClientFrame,
@@ -7,10 +8,25 @@ import {
 import { CliError } from '../cli-error.ts';
 import { ApiError } from './api-error.ts';
 import type { ApiClient } from './client.ts';
+import { capsulePath } from './http.ts';
+import { PendingInput } from './pending-input.ts';
+import { Reattach } from './reattach.ts';
 import { type ApiSocket, openSocket } from './socket.ts';
 
-/** A command in a capsule and where its streams go. */
-export interface ExecOptions {
+/** Where the streams of a process go. */
+export interface ProcessStreams {
+  /** Copied to its standard input until it ends. */
+  readonly stdin?: Readable | undefined;
+  readonly stdout: Writable;
+  readonly stderr: Writable;
+  /** Called once, with what sends a signal to its whole process group. */
+  readonly onStarted?: (sendSignal: (signal: number) => void) => void;
+  /** Told what a person should know, such as that the connection was lost and is sought again. */
+  readonly onNotice?: (message: string) => void;
+}
+
+/** A command in a capsule. Without `stdin` it reads an empty input. */
+export interface ExecOptions extends ProcessStreams {
   readonly cmd: string;
   readonly args?: readonly string[];
   readonly envs?: Readonly<Record<string, string>>;
@@ -18,12 +34,6 @@ export interface ExecOptions {
   readonly user?: string | undefined;
   /** Seconds until the command is killed; undefined is never. */
   readonly timeoutSec?: number | undefined;
-  /** Copied to the command's standard input until it ends. Without it the command reads an empty input. */
-  readonly stdin?: Readable | undefined;
-  readonly stdout: Writable;
-  readonly stderr: Writable;
-  /** Called once, with what sends a signal to the command's whole process group. */
-  readonly onStarted?: (sendSignal: (signal: number) => void) => void;
 }
 
 export interface ExecExit {
@@ -33,8 +43,8 @@ export interface ExecExit {
 }
 
 /**
- * Runs a command and copies its output as it comes, byte for byte and no faster than it is taken. When the signal
- * aborts, the command is killed.
+ * Runs a command and copies its output as it comes, byte for byte and no faster than it is taken. A broken connection
+ * is made again, and goes on where it was. When the signal aborts, the command is killed.
  */
 export async function execStreaming(
   api: ApiClient,
@@ -42,85 +52,216 @@ export async function execStreaming(
   options: ExecOptions,
   signal: AbortSignal,
 ): Promise<ExecExit> {
-  const path = `/v1/capsules/${encodeURIComponent(capsuleId)}/exec/stream`;
-  using connection = await openSocket(api.connection, path, signal);
-  const send = (frame: ExecStreamClientFrame) => connection.send(frame);
-  const ended = receive(connection, options, (number) => {
-    send({ type: 'signal', signal: number }).catch(() => undefined);
-  });
-  // Where sending fails first, the reason is the same.
-  ended.catch(() => undefined);
+  // Named here and not by the server, so that it can be found also when the answer to the start is lost.
+  const tag = `exec-${randomBytes(8).toString('hex')}`;
   const { cmd, args = [], envs, cwd, user, timeoutSec, stdin } = options;
-  await send({
+  const follower = new Follower(api, capsuleId, tag, options);
+  const start: ExecStreamClientFrame = {
     type: 'start',
-    cmd,
-    args: [...args],
-    envs: { ...envs },
-    cwd,
-    user,
+    ...{ cmd, args: [...args], envs: { ...envs }, cwd, user, tag },
     timeout_sec: timeoutSec,
     stdin: stdin !== undefined,
     encoding: 'base64',
-  });
-  const input = stdin === undefined ? new Promise<never>(() => undefined) : pump(stdin, send, ended);
-  try {
-    return await Promise.race([ended, connection.failed, input.then(() => ended)]);
-  } catch (error) {
-    if (signal.aborted) await send({ type: 'stop' }).catch(() => undefined);
-    throw error;
-  } finally {
-    stdin?.destroy();
-  }
-}
-
-/** Copies the input until it or the command ends. A command that reads no further is no error, as in a shell's pipe. */
-async function pump(
-  stdin: Readable,
-  send: (frame: ExecStreamClientFrame) => Promise<void>,
-  ended: Promise<ExecExit>,
-): Promise<void> {
-  let over = false;
-  const stop = () => {
-    over = true;
+    input_id: follower.input.id,
   };
-  ended.then(stop, stop);
-  try {
-    for await (const chunk of stdin) {
-      if (over) return;
-      await send({ type: 'stdin', data_b64: Buffer.from(chunk).toString('base64') });
+  return follower.run({ start, endsWithUs: true }, signal);
+}
+
+/**
+ * Copies the output of a process that runs or lately ended, from the oldest byte that is kept. When the signal aborts,
+ * the process goes on.
+ */
+export function followProcess(
+  api: ApiClient,
+  capsuleId: string,
+  selector: string,
+  streams: ProcessStreams,
+  signal: AbortSignal,
+): Promise<ExecExit> {
+  return new Follower(api, capsuleId, selector, streams).run({ start: undefined, endsWithUs: false }, signal);
+}
+
+interface Run {
+  /** What starts the process; undefined when it runs already. */
+  readonly start: ExecStreamClientFrame | undefined;
+  /** Whether it is killed when the person wants to leave. */
+  readonly endsWithUs: boolean;
+}
+
+class Follower {
+  readonly input = new PendingInput();
+  readonly #api: ApiClient;
+  readonly #capsuleId: string;
+  readonly #selector: string;
+  readonly #streams: ProcessStreams;
+  readonly #reattach: Reattach;
+  readonly #notice: (message: string) => void;
+  #connection: ApiSocket | undefined;
+  #isStarted = false;
+  /** Offset of the next byte of output. */
+  #next = 0;
+  #inputState: 'open' | 'ended' | 'refused' = 'open';
+
+  constructor(api: ApiClient, capsuleId: string, selector: string, streams: ProcessStreams) {
+    this.#api = api;
+    this.#capsuleId = capsuleId;
+    this.#selector = selector;
+    this.#streams = streams;
+    this.#notice = (message) => streams.onNotice?.(message);
+    this.#reattach = new Reattach({
+      remedy: `The command goes on; \`wrenn attach ${capsuleId} ${selector}\` shows its output.`,
+      onLost: this.#notice,
+    });
+  }
+
+  async run({ start, endsWithUs }: Run, signal: AbortSignal): Promise<ExecExit> {
+    const { stdin } = this.#streams;
+    const over = new AbortController();
+    try {
+      for (let round = 0; ; round++) {
+        let isOpen = false;
+        try {
+          const path = round === 0 && start ? '/exec/stream' : this.#attachPath();
+          using connection = await openSocket(this.#api.connection, capsulePath(this.#capsuleId, path), signal);
+          isOpen = true;
+          return await this.#follow(connection, round === 0 ? start : undefined, over.signal, signal, endsWithUs);
+        } catch (error) {
+          // Nothing was begun, so there is nothing to go back to.
+          if (round === 0 && !isOpen) throw error;
+          await this.#reattach.lost(start ? this.#explain(error) : error, signal);
+        }
+      }
+    } finally {
+      over.abort();
+      stdin?.destroy();
     }
-    if (!over) await send({ type: 'stdin_end' });
-  } catch (error) {
-    if (!over) throw error;
+  }
+
+  async #follow(
+    connection: ApiSocket,
+    start: ExecStreamClientFrame | undefined,
+    over: AbortSignal,
+    signal: AbortSignal,
+    endsWithUs: boolean,
+  ): Promise<ExecExit> {
+    const ended = this.#receive(connection);
+    // Where sending fails first, the reason is the same.
+    ended.catch(() => undefined);
+    const isFirst = this.#connection === undefined;
+    this.#connection = connection;
+    if (start) await connection.send(start);
+    for (const chunk of this.input.chunks) this.#send(stdinFrame(chunk));
+    if (this.#inputState === 'ended') this.#send({ type: 'stdin_end' });
+    // It goes on from connection to connection; what cannot be sent now is sent over the next one.
+    if (isFirst) void this.#pump(over);
+    try {
+      return await Promise.race([ended, connection.failed]);
+    } catch (error) {
+      if (signal.aborted && endsWithUs) await connection.send({ type: 'stop' }).catch(() => undefined);
+      throw error;
+    }
+  }
+
+  #attachPath(): string {
+    const query = new URLSearchParams({
+      from_offset: String(this.#next),
+      encoding: 'base64',
+      input_id: this.input.id,
+      input_offset: String(this.input.offset),
+    });
+    return `/processes/${encodeURIComponent(this.#selector)}/stream?${query}`;
+  }
+
+  /** A command of which nothing is known after its start got lost has, as far as anybody can tell, not been started. */
+  #explain(error: unknown): unknown {
+    if (this.#isStarted || !(error instanceof ApiError) || error.reason !== 'process_not_found') return error;
+    return new CliError(
+      'The connection was lost before the command was started.',
+      'Check that the platform runs (`wrenn doctor`) and try again.',
+      { cause: error },
+    );
+  }
+
+  /** What cannot be sent is sent again over the next connection, or is of no use any more. */
+  #send(frame: ExecStreamClientFrame): void {
+    this.#connection?.send(frame).catch(() => undefined);
+  }
+
+  /** Copies the input until it or the command ends. A command that reads no further is no error, as in a shell's pipe. */
+  async #pump(over: AbortSignal): Promise<void> {
+    const { stdin } = this.#streams;
+    if (!stdin) return;
+    try {
+      for await (const chunk of stdin) {
+        if (over.aborted || this.#inputState === 'refused') return;
+        this.input.push(chunk);
+        this.#send(stdinFrame(chunk));
+        await this.input.room();
+      }
+    } catch (error) {
+      if (over.aborted) return;
+      this.#notice(`The input could not be read: ${error instanceof Error ? error.message : error}`);
+    }
+    this.#inputState = 'ended';
+    this.#send({ type: 'stdin_end' });
+  }
+
+  #receive({ socket }: ApiSocket): Promise<ExecExit> {
+    const { stdout, stderr, onStarted } = this.#streams;
+    return new Promise((resolve, reject) => {
+      const write = (target: Writable, frame: { data_b64?: string | undefined; offset: number }) => {
+        const bytes = Buffer.from(frame.data_b64 ?? '', 'base64');
+        if (frame.offset > this.#next) return reject(gap(this.#next, frame.offset));
+        const fresh = bytes.subarray(this.#next - frame.offset);
+        this.#next += fresh.length;
+        if (fresh.length === 0 || target.write(fresh)) return;
+        socket.pause();
+        target.once('drain', () => socket.resume());
+      };
+      socket.on('message', (data) => {
+        const frame = parseFrame(String(data));
+        switch (frame?.type) {
+          case 'start':
+            this.#reattach.restored();
+            if (!this.#isStarted) {
+              this.#isStarted = true;
+              this.#next = frame.offset;
+              onStarted?.((number) => this.#send({ type: 'signal', signal: number }));
+            } else if (frame.offset > this.#next) {
+              reject(gap(this.#next, frame.offset));
+            }
+            return;
+          case 'stdout':
+            return write(stdout, frame);
+          case 'stderr':
+            return write(stderr, frame);
+          case 'stdin_ack':
+            return this.input.acknowledge(frame.bytes);
+          case 'exit':
+            return resolve({ exitCode: frame.exit_code, signal: frame.signal });
+          case 'error':
+            if (frame.fatal) return reject(new ApiError(frame.error));
+            if (frame.error.reason === 'process_input_closed') this.#inputState = 'refused';
+            else this.#notice(frame.data);
+            return;
+          case undefined:
+            return reject(new CliError('The API sent a frame that this version of wrenn does not understand.'));
+        }
+      });
+    });
   }
 }
 
-function receive({ socket }: ApiSocket, options: ExecOptions, sendSignal: (signal: number) => void): Promise<ExecExit> {
-  return new Promise((resolve, reject) => {
-    const write = (target: Writable, data: string) => {
-      if (target.write(Buffer.from(data, 'base64'))) return;
-      socket.pause();
-      target.once('drain', () => socket.resume());
-    };
-    socket.on('message', (data) => {
-      const frame = parseFrame(String(data));
-      switch (frame?.type) {
-        case 'start':
-          options.onStarted?.(sendSignal);
-          return;
-        case 'stdout':
-          return write(options.stdout, frame.data_b64 ?? '');
-        case 'stderr':
-          return write(options.stderr, frame.data_b64 ?? '');
-        case 'exit':
-          return resolve({ exitCode: frame.exit_code, signal: frame.signal });
-        case 'error':
-          return reject(new ApiError(frame.error));
-        case undefined:
-          return reject(new CliError('The API sent a frame that this version of wrenn does not understand.'));
-      }
-    });
-  });
+function gap(from: number, to: number): CliError {
+  return new CliError(
+    `${to - from} bytes of output came while the connection was lost and are no longer kept.`,
+    'Write large output to a file in the capsule.',
+  );
+}
+
+function stdinFrame(bytes: Uint8Array): ExecStreamClientFrame {
+  const { buffer, byteOffset, length } = bytes;
+  return { type: 'stdin', data_b64: Buffer.from(buffer, byteOffset, length).toString('base64') };
 }
 
 function parseFrame(text: string): ProcessStreamServerFrame | undefined {

@@ -19,6 +19,9 @@ export interface ApiSocket extends Disposable {
   readonly failed: Promise<never>;
 }
 
+/** The connection broke, or could not be made. What runs in the capsule is not touched by that. */
+export class ConnectionLost extends CliError {}
+
 /**
  * Opens a WebSocket. It closes when the signal aborts or the object is disposed.
  *
@@ -54,7 +57,7 @@ export async function openSocket(connection: Connection, path: string, signal: A
   socket.on('pong', alive);
   socket.on('message', alive);
   socket.on('close', () => failure.reject(lost(connection)));
-  socket.on('error', (error) => failure.reject(explainUnreachable(connection.baseUrl, error)));
+  socket.on('error', (error) => failure.reject(unreachable(connection, error)));
   socket.on('unexpected-response', (_request, response) => {
     readRefusal(response).then(
       (text) => failure.reject(parseApiError(response.statusCode ?? 0, text, connection.baseUrl)),
@@ -79,8 +82,13 @@ export async function openSocket(connection: Connection, path: string, signal: A
   };
 }
 
-function lost(connection: Connection, cause?: Error): CliError {
-  return new CliError(
+function unreachable({ baseUrl }: Connection, cause: Error): ConnectionLost {
+  const { message, remedy } = explainUnreachable(baseUrl, cause);
+  return new ConnectionLost(message, remedy, { cause });
+}
+
+function lost(connection: Connection, cause?: Error): ConnectionLost {
+  return new ConnectionLost(
     `The connection to ${connection.baseUrl} was lost.`,
     'Check that the platform runs (`wrenn doctor`) and try again.',
     { cause },

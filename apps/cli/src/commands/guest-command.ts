@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import type { ApiClient } from '../api/client.ts';
 import { execStreaming } from '../api/exec-stream.ts';
-import type { Cli } from '../cli.ts';
+import { type Cli, note } from '../cli.ts';
 import { CliError, EXIT } from '../cli-error.ts';
 import { attachTerminal } from '../terminal/attach.ts';
 import { parseSeconds } from './options.ts';
@@ -76,6 +76,7 @@ export async function runGuestCommand(
       onStarted: (send) => {
         sendSignal = send;
       },
+      onNotice: (message) => note(`wrenn: ${message}`),
     },
     cli.signal,
   );

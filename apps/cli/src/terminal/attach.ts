@@ -1,6 +1,6 @@
 import type { ApiClient } from '../api/client.ts';
 import { openPty } from '../api/pty.ts';
-import type { Cli } from '../cli.ts';
+import { type Cli, note } from '../cli.ts';
 import { CliError } from '../cli-error.ts';
 import { watchEscape } from './escape.ts';
 
@@ -29,14 +29,15 @@ export function requireTerminal(): void {
 }
 
 /**
- * Connects this terminal to a program in the capsule: every key goes there, Ctrl-C too, and the size follows. Answers
- * the program's exit code. The terminal is as before when this returns, however it ends.
+ * Connects this terminal to a program in the capsule, a new one or that of a terminal that is there: every key goes
+ * there, Ctrl-C too, and the size follows. Answers the program's exit code. The terminal is as before when this returns,
+ * however it ends. A program that was started here ends when the person leaves; one that was there goes on.
  */
 export async function attachTerminal(
   cli: Cli,
   api: ApiClient,
   capsuleId: string,
-  program: TerminalProgram,
+  program: TerminalProgram | { readonly tag: string },
 ): Promise<number> {
   requireTerminal();
   const { stdin, stdout } = process;
@@ -45,11 +46,11 @@ export async function attachTerminal(
     api,
     capsuleId,
     {
-      ...program,
-      envs: { ...envs, ...program.envs },
+      program: 'tag' in program ? program : { ...program, envs: { ...envs, ...program.envs } },
       cols: stdout.columns,
       rows: stdout.rows,
       onOutput: (data) => stdout.write(data),
+      onNotice: (message) => note(`wrenn: ${message}`),
     },
     cli.signal,
   );
@@ -72,7 +73,7 @@ export async function attachTerminal(
   try {
     return await Promise.race([pty.exited, left.promise]);
   } catch (error) {
-    pty.kill();
+    if (!('tag' in program)) pty.kill();
     stdout.write(RESET_SCREEN);
     throw error;
   } finally {

@@ -1,5 +1,5 @@
-import { until } from '@wrenn/testing/until';
 import { execResponseSchema } from '@wrenn/protocol/rest/exec';
+import { until } from '@wrenn/testing/until';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { TestPlatform } from '../testing/test-platform.ts';
 
@@ -136,7 +136,7 @@ describe('exec/stream', () => {
     const socket = await open({ cmd: '/bin/sh', args: ['-c', 'echo one; sleep 0.2; echo two >&2; exit 4'] });
     const frames = await socket.takeUntil(({ type }) => type === 'exit');
     expect(frames).toEqual([
-      { type: 'start', pid: expect.any(Number), tag: null, offset: 0 },
+      { type: 'start', pid: expect.any(Number), tag: expect.stringMatching(/^exec-/), offset: 0 },
       { type: 'stdout', data: 'one\n', offset: 0 },
       { type: 'stderr', data: 'two\n', offset: 4 },
       { type: 'exit', exit_code: 4, signal: null, offset: 8 },
@@ -176,17 +176,42 @@ describe('exec/stream', () => {
     expect(frames.at(-1)).toMatchObject({ exit_code: 0 });
   });
 
-  it('kills the command with its children on stop, and when the socket is closed', async () => {
+  it('kills the command with its children on stop, and leaves it when the socket is closed', async () => {
     const socket = await open({ cmd: '/bin/sh', args: ['-c', 'sleep 4245 & sleep 4245'] });
     await socket.takeUntil(({ type }) => type === 'start');
     socket.send({ type: 'stop' });
     expect((await socket.takeUntil(({ type }) => type === 'exit')).at(-1)).toMatchObject({ exit_code: 137, signal: 9 });
 
-    const dropped = await open({ cmd: '/bin/sh', args: ['-c', 'sleep 4245 & sleep 4245'] });
-    await dropped.takeUntil(({ type }) => type === 'start');
-    dropped.socket.terminate();
-    await until('it is gone', async () => (await runningPids()).length === 0);
     expect((await sh('pgrep -fc "^sleep 4245" || true')).body.stdout).toBe('0\n');
+
+    const dropped = await open({
+      cmd: '/bin/sh',
+      args: ['-c', 'echo before; read line; echo "after $line"'],
+      stdin: true,
+    });
+    const [start] = await dropped.takeUntil(({ type }) => type === 'stdout');
+    dropped.socket.terminate();
+    const again = await platform.connect(`${capsule}/processes/${start.tag}/stream?from_offset=4`);
+    again.send({ type: 'stdin', data: 'all\n' });
+    const frames = await again.takeUntil(({ type }) => type === 'exit');
+    const text = frames.filter(({ type }) => type === 'stdout').map(({ data }) => data);
+    expect(text.join('')).toBe('re\nafter all\n');
+  });
+
+  it('says how much of the input of a client with a name has arrived, and takes the rest over another socket', async () => {
+    const socket = await open({ cmd: 'cat', stdin: true, input_id: 'me', tag: 'named', encoding: 'base64' });
+    socket.send({ type: 'stdin', data: 'one ' });
+    await socket.takeUntil(({ type, bytes }) => type === 'stdin_ack' && bytes === 4);
+    socket.socket.terminate();
+    const query = 'from_offset=0&input_id=me&input_offset=2';
+    const again = await platform.connect(`${capsule}/processes/named/stream?${query}`);
+    // From byte 2 on, as a client sends it that saw an earlier acknowledgement only.
+    again.send({ type: 'stdin', data: 'e two' });
+    again.send({ type: 'stdin_end' });
+    const frames = await again.takeUntil(({ type }) => type === 'exit');
+    const text = frames.filter(({ type }) => type === 'stdout').map(({ data }) => data);
+    expect(text.join('')).toBe('one two');
+    expect(frames.findLast(({ type }) => type === 'stdin_ack')).toEqual({ type: 'stdin_ack', bytes: 7 });
   });
 
   it('makes the command wait for a client that does not read', async () => {
@@ -204,6 +229,8 @@ describe('exec/stream', () => {
     // What is on its way in sockets and windows, and no more.
     expect(before).toBeLessThan(64 * 1024 * 1024);
     socket.socket.terminate();
+    const [{ pid }] = (await platform.call(`${capsule}/processes`)).body.processes;
+    await platform.fetch(`${capsule}/processes/${pid}`, { method: 'DELETE' });
     await until('it is gone', async () => (await runningPids()).length === 0);
   });
 

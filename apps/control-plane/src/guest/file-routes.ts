@@ -13,8 +13,9 @@ import {
 import type { FastifyReply } from 'fastify';
 import { z } from 'zod';
 import { clientGone } from '../http/client-gone.ts';
-import { errorResponses, noContent, type RouteDeps, sendStream, useGuest } from '../http/route-deps.ts';
+import { errorResponses, noContent, type RouteDeps, sendStream, useGuest, withGuest } from '../http/route-deps.ts';
 import type { Server } from '../http/server.ts';
+import { explainBreak } from './awake.ts';
 import { listDir, makeDir, readFile, removePath, writeFile } from './files.ts';
 import type { Guest } from './guest.ts';
 import { discardBody, receiveFile } from './upload.ts';
@@ -47,11 +48,12 @@ export function fileRoutes(app: Server, deps: RouteDeps): void {
       },
       async (request, reply) => {
         const gone = clientGone(request, reply);
-        using use = await useGuest(deps, request.caller, request.params.id, { kind: 'stream', detail: 'an upload' });
         const { path: queryPath, user } = request.query;
         try {
-          await receiveFile(request, { path: queryPath, limit }, (place, body) =>
-            writeFile(use.guest, { path: place, user }, body, gone),
+          await withGuest(deps, request.caller, request.params.id, 'an upload', gone, (guest) =>
+            receiveFile(request, { path: queryPath, limit }, (place, body) =>
+              writeFile(guest, { path: place, user }, body, gone),
+            ),
           );
         } catch (error) {
           await discardBody(request);
@@ -79,10 +81,15 @@ export function fileRoutes(app: Server, deps: RouteDeps): void {
       },
       async (request, reply) => {
         const { caller, params, body } = request;
-        const use = await useGuest(deps, caller, params.id, { kind: 'stream', detail: `download of ${body.path}` });
-        reply.raw.once('close', () => use[Symbol.dispose]());
         const gone = clientGone(request, reply);
-        return sendFile(use.guest, { path: body.path, user: body.user }, reply, gone);
+        const use = await useGuest(deps, caller, params.id, { detail: `download of ${body.path}` }, gone);
+        if (gone.aborted) use[Symbol.dispose]();
+        else reply.raw.once('close', () => use[Symbol.dispose]());
+        try {
+          return await sendFile(use.guest, { path: body.path, user: body.user }, reply, gone);
+        } catch (error) {
+          throw await explainBreak(deps.db, use.capsule, error);
+        }
       },
     );
   }
@@ -101,8 +108,11 @@ export function fileRoutes(app: Server, deps: RouteDeps): void {
     },
     async (request, reply) => {
       const { path, user, depth } = request.body;
-      using use = await useGuest(deps, request.caller, request.params.id);
-      return { entries: await listDir(use.guest, { path, user }, depth ?? 1, clientGone(request, reply)) };
+      const gone = clientGone(request, reply);
+      const entries = await withGuest(deps, request.caller, request.params.id, 'a listing', gone, (guest) =>
+        listDir(guest, { path, user }, depth ?? 1, gone),
+      );
+      return { entries };
     },
   );
 
@@ -120,8 +130,11 @@ export function fileRoutes(app: Server, deps: RouteDeps): void {
     },
     async (request, reply) => {
       const { path, user } = request.body;
-      using use = await useGuest(deps, request.caller, request.params.id);
-      return { entry: await makeDir(use.guest, { path, user }, clientGone(request, reply)) };
+      const gone = clientGone(request, reply);
+      const entry = await withGuest(deps, request.caller, request.params.id, 'a request', gone, (guest) =>
+        makeDir(guest, { path, user }, gone),
+      );
+      return { entry };
     },
   );
 
@@ -139,8 +152,10 @@ export function fileRoutes(app: Server, deps: RouteDeps): void {
     },
     async (request, reply) => {
       const { path, user } = request.body;
-      using use = await useGuest(deps, request.caller, request.params.id);
-      await removePath(use.guest, { path, user }, clientGone(request, reply));
+      const gone = clientGone(request, reply);
+      await withGuest(deps, request.caller, request.params.id, 'a removal', gone, (guest) =>
+        removePath(guest, { path, user }, gone),
+      );
       reply.code(204);
       return null;
     },

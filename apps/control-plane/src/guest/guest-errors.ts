@@ -44,6 +44,15 @@ export function toGuestError(error: unknown, call: GuestCall): WrennError {
   return (carried && takeFromGuest(carried, error, call)) ?? fromCode(error, call);
 }
 
+/**
+ * The same for a stream that had begun. An error without envd's own details is then of the connection, whatever the
+ * transport makes of a stream that was cut off in the middle.
+ */
+export function toStreamError(error: unknown, call: GuestCall): WrennError {
+  const isOfConnection = error instanceof ConnectError && error.details.length === 0;
+  return isOfConnection && !findWrennError(error) ? unreachable(error, call) : toGuestError(error, call);
+}
+
 /** The error of the catalogue for an HTTP answer of envd that is not a success. */
 export function toGuestHttpError(answer: IncomingMessage, call: GuestCall): WrennError {
   const cause = { cause: new Error(`envd answered ${answer.statusCode}`) };

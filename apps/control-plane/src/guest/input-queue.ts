@@ -1,42 +1,52 @@
 import { WrennError } from '@wrenn/protocol/errors';
-import type { Guest } from './guest.ts';
-import { closeStdin, sendInput } from './processes.ts';
 
 /** One call carries at most this much. */
 const BATCH_BYTES = 256 * 1024;
 /** Above this much waiting input the client has to wait. */
 const HIGH_WATER_BYTES = 4 * 1024 * 1024;
 
+/** Where input goes. */
+export interface InputTarget {
+  /**
+   * Resolves when the process has taken the bytes. Repeating it writes nothing twice.
+   *
+   * @param offset of the first byte in all input of this writer
+   */
+  send(bytes: Uint8Array, offset: number): Promise<void>;
+  /** Closes stdin. */
+  end(): Promise<void>;
+  /** Told how many bytes of this writer's input have reached the process, in all. */
+  onTaken?(bytes: number): void;
+  /** Told once, when the queue gives up, and with how many bytes of which it is not known that they arrived. */
+  onLost(error: unknown, bytes: number): void;
+}
+
 /**
  * Input to one process, in order: one call at a time, each carrying what came while the one before it was under way.
- * Nothing is dropped; when the process does not read, whoever pushes waits. Input to a process that has ended goes
- * nowhere, as it does on any machine.
+ * When the process does not read, whoever pushes waits. Input to a process that has ended goes nowhere, as it does on
+ * any machine; any other that does not arrive is told of. After that nothing more is taken, because input with a hole
+ * is not what anybody wrote.
  */
 export class InputQueue {
-  readonly #guest: Guest;
-  readonly #selector: string;
-  readonly #kind: 'stdin' | 'pty';
+  readonly #target: InputTarget;
   readonly #signal: AbortSignal;
   #waiting: Uint8Array[] = [];
   #waitingBytes = 0;
+  #taken: number;
   #ending = false;
   #sending: Promise<void> | undefined;
-  #failure: unknown;
+  #isOver = false;
 
-  constructor(guest: Guest, selector: string, kind: 'stdin' | 'pty', signal: AbortSignal) {
-    this.#guest = guest;
-    this.#selector = selector;
-    this.#kind = kind;
+  /** @param offset bytes that this writer's input had before */
+  constructor(target: InputTarget, offset: number, signal: AbortSignal) {
+    this.#target = target;
+    this.#taken = offset;
     this.#signal = signal;
   }
 
-  /**
-   * Resolves when more may be pushed.
-   *
-   * @throws what an earlier call to the guest threw
-   */
+  /** Resolves when more may be pushed. */
   async push(bytes: Uint8Array): Promise<void> {
-    if (this.#failure) throw this.#failure;
+    if (this.#isOver) return;
     this.#waiting.push(bytes);
     this.#waitingBytes += bytes.length;
     const sending = this.#start();
@@ -45,29 +55,43 @@ export class InputQueue {
 
   /** Closes stdin after everything that was pushed. */
   end(): void {
+    if (this.#isOver) return;
     this.#ending = true;
     void this.#start();
   }
 
+  /** Resolves when everything that was pushed has arrived, or is given up. */
+  async idle(): Promise<void> {
+    await this.#sending;
+  }
+
   #start(): Promise<void> {
-    this.#sending ??= this.#send()
-      .catch((error: unknown) => {
-        if (error instanceof WrennError && error.code === 'process_not_found') return;
-        if (!this.#signal.aborted) this.#failure = error;
-      })
-      .finally(() => {
-        this.#sending = undefined;
-      });
+    this.#sending ??= this.#send().finally(() => {
+      this.#sending = undefined;
+    });
     return this.#sending;
   }
 
   async #send(): Promise<void> {
-    while (this.#waitingBytes > 0) {
-      await sendInput(this.#guest, this.#selector, this.#kind, this.#takeBatch(), this.#signal);
+    let batchBytes = 0;
+    try {
+      while (this.#waitingBytes > 0) {
+        const batch = this.#takeBatch();
+        batchBytes = batch.length;
+        await this.#target.send(batch, this.#taken);
+        this.#taken += batchBytes;
+        batchBytes = 0;
+        this.#target.onTaken?.(this.#taken);
+      }
+      if (!this.#ending) return;
+      this.#ending = false;
+      await this.#target.end();
+    } catch (error) {
+      this.#isOver = true;
+      if (this.#signal.aborted) return;
+      if (error instanceof WrennError && error.code === 'process_not_found') return;
+      this.#target.onLost(error, batchBytes + this.#waitingBytes);
     }
-    if (!this.#ending) return;
-    this.#ending = false;
-    await closeStdin(this.#guest, this.#selector, this.#signal);
   }
 
   #takeBatch(): Uint8Array {

@@ -12,7 +12,7 @@ import {
   processParamsSchema,
 } from '@wrenn/protocol/rest/exec';
 import { clientGone } from '../http/client-gone.ts';
-import { errorResponses, noContent, type RouteDeps, sendStream, useGuest } from '../http/route-deps.ts';
+import { errorResponses, noContent, type RouteDeps, sendStream, withGuest } from '../http/route-deps.ts';
 import type { Server } from '../http/server.ts';
 import { execInBackground, execToEnd } from './exec.ts';
 import { execJson } from './exec-json.ts';
@@ -39,26 +39,27 @@ export function processRoutes(app: Server, deps: RouteDeps): void {
     },
     async (request, reply) => {
       const { params, body, caller } = request;
-      const command = { kind: 'stream', detail: `command: ${commandLine(body)}` } as const;
-      using use = await useGuest(deps, caller, params.id, command);
-      const { guest } = use;
+      const detail = `command: ${commandLine(body)}`;
       const base = { capsule_id: params.id, sandbox_id: params.id, cmd: body.cmd };
+      const gone = clientGone(request, reply);
       if (body.background) {
         const tag = body.tag ?? randomTag('proc');
-        const pid = await execInBackground(
-          guest,
-          toCommand(body, tag),
-          AbortSignal.timeout(BACKGROUND_START_TIMEOUT_MS),
+        const pid = await withGuest(deps, caller, params.id, detail, gone, (guest) =>
+          // Once it has begun it is not given up, or a command would run that nobody knows of.
+          execInBackground(guest, toCommand(body, tag), AbortSignal.timeout(BACKGROUND_START_TIMEOUT_MS)),
         );
         reply.code(202);
         return { ...base, pid, tag };
       }
       const timeoutMs = toTimeoutMs(body.timeout_sec);
-      const { pid, exitCode, signal, durationMs, stdout, stderr } = await execToEnd(
-        guest,
-        toCommand(body, body.tag ?? undefined),
-        timeoutMs,
-        clientGone(request, reply),
+      const command = toCommand(body, body.tag ?? undefined);
+      const { pid, exitCode, signal, durationMs, stdout, stderr } = await withGuest(
+        deps,
+        caller,
+        params.id,
+        detail,
+        gone,
+        (guest) => execToEnd(guest, command, timeoutMs, gone),
       );
       const head = { ...base, pid, tag: body.tag ?? null, exit_code: exitCode, signal, duration_ms: durationMs };
       reply.type('application/json; charset=utf-8');
@@ -78,8 +79,11 @@ export function processRoutes(app: Server, deps: RouteDeps): void {
       },
     },
     async (request, reply) => {
-      using use = await useGuest(deps, request.caller, request.params.id);
-      return { processes: await listProcesses(use.guest, clientGone(request, reply)) };
+      const gone = clientGone(request, reply);
+      const processes = await withGuest(deps, request.caller, request.params.id, 'a request', gone, (guest) =>
+        listProcesses(guest, gone),
+      );
+      return { processes };
     },
   );
 
@@ -98,8 +102,10 @@ export function processRoutes(app: Server, deps: RouteDeps): void {
     async (request, reply) => {
       const { params, query, caller } = request;
       const number = toSignalNumber(query.signal);
-      using use = await useGuest(deps, caller, params.id);
-      await signalProcess(use.guest, params.selector, number, clientGone(request, reply));
+      const gone = clientGone(request, reply);
+      await withGuest(deps, caller, params.id, 'a signal', gone, (guest) =>
+        signalProcess(guest, params.selector, number, gone),
+      );
       reply.code(204);
       return null;
     },
@@ -134,7 +140,7 @@ export function toTimeoutMs(seconds: number | null | undefined): number | undefi
   return seconds ? Math.ceil(seconds * 1000) : undefined;
 }
 
-export function randomTag(prefix: 'proc' | 'pty'): string {
+export function randomTag(prefix: 'exec' | 'proc' | 'pty'): string {
   return `${prefix}-${randomBytes(4).toString('hex')}`;
 }
 

@@ -9,7 +9,7 @@ import {
 } from '@wrenn/protocol/gen/process/process_pb';
 import type { ProcessInfoBody } from '@wrenn/protocol/rest/exec';
 import type { Guest } from './guest.ts';
-import { type GuestCall, toGuestError } from './guest-errors.ts';
+import { type GuestCall, toGuestError, toStreamError } from './guest-errors.ts';
 
 const CALL_TIMEOUT_MS = 30_000;
 const CLOSING_MS = 1000;
@@ -44,6 +44,8 @@ export type ProcessOutput =
       readonly exitCode: number;
       readonly signal: number | null;
       readonly offset: number;
+      /** Whether the deadline that it was started with ended it. */
+      readonly isOverdue: boolean;
     };
 
 /**
@@ -135,17 +137,26 @@ export async function signalProcess(
   );
 }
 
-/** Resolves when the guest has taken all of it, which may be as late as the process likes. */
+/** One piece of a process's input. */
+export interface InputPiece {
+  readonly kind: 'stdin' | 'pty';
+  readonly bytes: Uint8Array;
+  /** Who writes, and how many bytes this writer wrote before: a piece that is sent again is written once. */
+  readonly writer: string;
+  readonly offset: number;
+}
+
+/** Resolves when the process has taken all of it, which may be as late as it likes. */
 export async function sendInput(
   guest: Guest,
   selector: string,
-  kind: 'stdin' | 'pty',
-  bytes: Uint8Array,
+  { kind, bytes, writer, offset }: InputPiece,
   signal: AbortSignal,
 ): Promise<void> {
   const input = create(ProcessInputSchema, { input: { case: kind, value: bytes } });
+  const request = { process: toSelector(selector), input, writer, offset: BigInt(offset) };
   try {
-    await guest.processes.sendInput({ process: toSelector(selector), input }, { signal });
+    await guest.processes.sendInput(request, { signal });
   } catch (error) {
     throw toGuestError(error, { capsuleId: guest.capsuleId, selector });
   }
@@ -209,9 +220,11 @@ async function* readOutput(
 ): AsyncGenerator<ProcessOutput> {
   const done = new AbortController();
   let end: ProcessOutput | undefined;
+  let began = false;
   let closing: NodeJS.Timeout | undefined;
   try {
     for await (const { event } of open(AbortSignal.any([signal, done.signal]))) {
+      began = true;
       if (end) continue;
       const output = toOutput(event);
       if (output?.type === 'end') {
@@ -224,7 +237,7 @@ async function* readOutput(
     }
   } catch (error) {
     signal.throwIfAborted();
-    const known = toGuestError(error, call);
+    const known = began ? toStreamError(error, call) : toGuestError(error, call);
     // After the end only one error means something: that it was the deadline that ended the process.
     if (!end || known.code === 'deadline_exceeded') throw known;
   } finally {
@@ -250,12 +263,13 @@ function toOutput(event: ProcessEvent | undefined): ProcessOutput | undefined {
       return { type: 'data', stream: output.case, bytes: output.value, offset: Number(offset) };
     }
     case 'end': {
-      const { exitCode, exited, signal, outputOffset } = event.event.value;
+      const { exitCode, exited, signal, outputOffset, error } = event.event.value;
       return {
         type: 'end',
         exitCode: exited || signal === undefined ? exitCode : 128 + signal,
         signal: signal ?? null,
         offset: Number(outputOffset),
+        isOverdue: error?.startsWith('deadline exceeded') ?? false,
       };
     }
     default:

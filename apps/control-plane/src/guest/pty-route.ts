@@ -6,13 +6,14 @@ import type { FastifyRequest } from 'fastify';
 import type { z } from 'zod';
 import { toCatalogue } from '../http/error-handler.ts';
 import { FrameSocket } from '../http/frame-socket.ts';
-import { type RouteDeps, useGuest } from '../http/route-deps.ts';
+import type { RouteDeps } from '../http/route-deps.ts';
 import type { Server } from '../http/server.ts';
-import type { Guest } from './guest.ts';
-import { InputQueue } from './input-queue.ts';
+import { openClientInput, settleLastWords, signalLasting, unlessEnded } from './client-input.ts';
+import type { InputQueue } from './input-queue.ts';
+import { type Beginning, LastingProcess } from './lasting-process.ts';
 import { randomTag, toCommand } from './process-routes.ts';
-import { attachProcess, type ProcessOutput, resizePty, signalProcess, startProcess } from './processes.ts';
-import { unlessEnded, withFirstFrameDeadline } from './stream-routes.ts';
+import { type ProcessOutput, resizePty } from './processes.ts';
+import { withFirstFrameDeadline } from './stream-routes.ts';
 
 const PING_INTERVAL_MS = 30_000;
 const SIGKILL = 9;
@@ -20,6 +21,7 @@ const DEFAULT_SHELL = '/bin/bash';
 
 type PtySocket = FrameSocket<typeof ptyClientFrameSchema, PtyServerFrame>;
 type ClientFrame = z.output<typeof ptyClientFrameSchema>;
+type PtyRequest = FastifyRequest<{ Params: { id: string } }>;
 type FirstFrame = Extract<ClientFrame, { type: 'start' | 'connect' }>;
 
 export function ptyRoute(app: Server, deps: RouteDeps): void {
@@ -43,9 +45,7 @@ export function ptyRoute(app: Server, deps: RouteDeps): void {
       try {
         const first = await receiveFirst(frames);
         if (!first) return;
-        // A terminal that nobody types in and that shows nothing is no use of its capsule.
-        using use = await useGuest(deps, request.caller, request.params.id, 'bytes');
-        await runTerminal(use.guest, first, frames, () => deps.activity.touch(use.capsule.id));
+        await runTerminal(deps, first, frames, request);
         frames.close('done');
       } catch (error) {
         if (frames.gone.aborted) return;
@@ -71,20 +71,26 @@ async function receiveFirst(frames: PtySocket): Promise<FirstFrame | undefined> 
   throw new WrennError('invalid_request', { problem: 'the first frame must be `start` or `connect`' });
 }
 
-async function runTerminal(guest: Guest, first: FirstFrame, frames: PtySocket, touch: () => void): Promise<void> {
+async function runTerminal(deps: RouteDeps, first: FirstFrame, frames: PtySocket, request: PtyRequest): Promise<void> {
   const tag = first.tag ?? randomTag('pty');
+  const process = new LastingProcess(deps, {
+    caller: request.caller,
+    capsuleId: request.params.id,
+    selector: tag,
+    // A terminal that nobody types in and that shows nothing is no use of its capsule.
+    detail: undefined,
+  });
   const mode = { binary: first.binary ?? false };
   const ended = new AbortController();
-  const signal = AbortSignal.any([frames.gone, ended.signal]);
+  let obeying: Promise<void> | undefined;
   try {
-    for await (const part of openTerminal(guest, first, tag, frames.gone)) {
+    for await (const part of process.output(await beginTerminal(process, first, tag, frames.gone), frames.gone)) {
       switch (part.type) {
         case 'start':
           await frames.send({ type: 'started', tag, pid: part.pid, offset: part.offset });
-          void obeyClient(guest, tag, frames, { mode, touch }, signal);
+          obeying = obeyClient(process, tag, frames, { mode, first, request }, ended.signal);
           break;
         case 'data':
-          touch();
           await sendOutput(frames, part, mode.binary);
           break;
         case 'end':
@@ -93,29 +99,26 @@ async function runTerminal(guest: Guest, first: FirstFrame, frames: PtySocket, t
       }
     }
   } finally {
+    if (frames.gone.aborted) await settleLastWords(obeying);
     ended.abort();
   }
 }
 
-async function* openTerminal(
-  guest: Guest,
+async function beginTerminal(
+  process: LastingProcess,
   first: FirstFrame,
   tag: string,
   signal: AbortSignal,
-): AsyncGenerator<ProcessOutput> {
-  if (first.type === 'start') {
-    const { cols, rows } = first;
-    const command = {
-      ...toCommand({ ...first, cmd: first.cmd ?? DEFAULT_SHELL }, tag),
-      stdin: true,
-      pty: { cols, rows },
-    };
-    yield* startProcess(guest, command, undefined, signal);
-    return;
-  }
+): Promise<Beginning> {
   const { cols, rows } = first;
-  if (cols && rows) await resizePty(guest, tag, { cols, rows }, signal);
-  yield* attachProcess(guest, tag, first.from_offset ?? 0, signal);
+  if (first.type === 'start') {
+    const pty = { cols: first.cols, rows: first.rows };
+    const command = { ...toCommand({ ...first, cmd: first.cmd ?? DEFAULT_SHELL }, tag), stdin: true, pty };
+    return { kind: 'start', command, timeoutMs: undefined };
+  }
+  // One that has ended has no size any more, and its output can still be had.
+  if (cols && rows) await unlessEnded(process.act((guest) => resizePty(guest, tag, { cols, rows }, signal), signal));
+  return { kind: 'attach', fromOffset: first.from_offset ?? 0 };
 }
 
 async function sendOutput(
@@ -130,33 +133,41 @@ async function sendOutput(
 
 /** Does what the client asks until the terminal or the socket ends. What it asks wrongly is answered, and goes on. */
 async function obeyClient(
-  guest: Guest,
+  process: LastingProcess,
   tag: string,
   frames: PtySocket,
-  { mode, touch }: { readonly mode: { binary: boolean }; readonly touch: () => void },
+  { mode, first, request }: { mode: { binary: boolean }; first: FirstFrame; request: PtyRequest },
   signal: AbortSignal,
 ): Promise<void> {
-  const input = new InputQueue(guest, tag, 'pty', signal);
+  const input = openClientInput(
+    {
+      ...{ process, selector: tag, kind: 'pty', inputId: first.input_id },
+      inputOffset: first.type === 'connect' ? (first.input_offset ?? 0) : 0,
+      acknowledge: (bytes) => void frames.send({ type: 'input_ack', bytes }),
+      onLost: (error) => void sendError(frames, error, false, request),
+    },
+    signal,
+  );
   while (!signal.aborted) {
     try {
       const message = await frames.receive();
-      if (!message || signal.aborted) return;
-      if ('binary' in message || message.frame.type === 'input') touch();
+      if (!message) return await input.idle();
+      if (signal.aborted) return;
       if ('binary' in message) {
         mode.binary = true;
         await input.push(message.binary);
       } else {
-        await obey(guest, tag, message.frame, input, signal);
+        await obey(process, tag, message.frame, input, signal);
       }
     } catch (error) {
       if (signal.aborted) return;
-      await sendError(frames, error, false);
+      await sendError(frames, error, false, request);
     }
   }
 }
 
 async function obey(
-  guest: Guest,
+  process: LastingProcess,
   tag: string,
   frame: ClientFrame,
   input: InputQueue,
@@ -165,10 +176,12 @@ async function obey(
   switch (frame.type) {
     case 'input':
       return input.push(Buffer.from(frame.data, 'base64'));
-    case 'resize':
-      return unlessEnded(resizePty(guest, tag, { cols: frame.cols, rows: frame.rows }, signal));
+    case 'resize': {
+      const size = { cols: frame.cols, rows: frame.rows };
+      return unlessEnded(process.act((guest) => resizePty(guest, tag, size, signal), signal));
+    }
     case 'kill':
-      return unlessEnded(signalProcess(guest, tag, SIGKILL, signal));
+      return signalLasting(process, tag, SIGKILL, signal);
     case 'pong':
       return undefined;
     case 'start':

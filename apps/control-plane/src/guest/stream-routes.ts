@@ -5,27 +5,30 @@ import { processParamsSchema } from '@wrenn/protocol/rest/exec';
 import {
   type ExecStreamStart,
   execStreamClientFrameSchema,
+  type OutputEncoding,
   type ProcessStreamServerFrame,
+  processStreamClientFrameSchema,
   processStreamQuerySchema,
 } from '@wrenn/protocol/rest/process-stream';
 import type { FastifyRequest } from 'fastify';
-import { z } from 'zod';
+import type { z } from 'zod';
 import { toCatalogue } from '../http/error-handler.ts';
 import { FrameSocket } from '../http/frame-socket.ts';
-import { type RouteDeps, useGuest } from '../http/route-deps.ts';
+import type { RouteDeps } from '../http/route-deps.ts';
 import type { Server } from '../http/server.ts';
-import { openProcess } from './exec.ts';
-import type { Guest } from './guest.ts';
-import { InputQueue } from './input-queue.ts';
+import { openClientInput, settleLastWords, signalLasting } from './client-input.ts';
+import { type Beginning, LastingProcess } from './lasting-process.ts';
 import { toFrames } from './process-frames.ts';
-import { commandLine, toCommand, toTimeoutMs } from './process-routes.ts';
-import { attachProcess, signalProcess } from './processes.ts';
+import { commandLine, randomTag, toCommand, toTimeoutMs } from './process-routes.ts';
+import type { ProcessOutput } from './processes.ts';
 
 const SIGKILL = 9;
+const KILL_TIMEOUT_MS = 10_000;
 /** How long a client may take to say what it wants. */
 export const FIRST_FRAME_MS = 15_000;
 
 type ExecSocket = FrameSocket<typeof execStreamClientFrameSchema, ProcessStreamServerFrame>;
+type FollowSocket = FrameSocket<typeof processStreamClientFrameSchema, ProcessStreamServerFrame>;
 
 export function streamRoutes(app: Server, deps: RouteDeps): void {
   app.get(
@@ -38,7 +41,8 @@ export function streamRoutes(app: Server, deps: RouteDeps): void {
         summary: 'Run a command and stream its output (WebSocket)',
         description:
           'Text frames of JSON: the client sends ExecStreamClientFrame, `start` first; the server sends ProcessStreamServerFrame. ' +
-          'A socket that is closed ends the command, unless the command has a tag by which it can be found again.',
+          'A socket that is closed leaves the command running: `start` tells the tag by which processes/{tag}/stream goes on ' +
+          'with it; `stop` ends it.',
         params: capsuleParamsSchema,
       },
     },
@@ -47,9 +51,28 @@ export function streamRoutes(app: Server, deps: RouteDeps): void {
       await serve(request, frames, async () => {
         const start = await receiveStart(frames);
         if (!start) return;
-        const command = { kind: 'stream', detail: `command: ${commandLine(start)}` } as const;
-        using use = await useGuest(deps, request.caller, request.params.id, command);
-        await streamCommand(use.guest, start, frames);
+        const { caller, params } = request;
+        const tag = start.tag ?? randomTag('exec');
+        const process = new LastingProcess(deps, {
+          caller,
+          capsuleId: params.id,
+          selector: tag,
+          detail: `command: ${commandLine(start)}`,
+        });
+        const beginning: Beginning = {
+          kind: 'start',
+          command: { ...toCommand(start, tag), stdin: start.stdin ?? false },
+          timeoutMs: toTimeoutMs(start.timeout_sec),
+        };
+        const client = {
+          request,
+          frames,
+          encoding: start.encoding ?? 'utf-8',
+          inputId: start.input_id,
+          inputOffset: 0,
+          isFindable: typeof start.tag === 'string',
+        };
+        await follow(process, beginning, tag, client);
       });
     },
   );
@@ -61,21 +84,28 @@ export function streamRoutes(app: Server, deps: RouteDeps): void {
       schema: {
         operationId: 'processStream',
         tags: ['processes'],
-        summary: 'Follow the output of a process (WebSocket)',
-        description: 'The server sends ProcessStreamServerFrame. A socket that is closed leaves the process alone.',
+        summary: 'Follow the output of a process, and write to it (WebSocket)',
+        description:
+          'The server sends ProcessStreamServerFrame, the client ProcessStreamClientFrame. A socket that is closed leaves ' +
+          'the process alone.',
         params: processParamsSchema,
         querystring: processStreamQuerySchema,
       },
     },
     async (socket, request) => {
-      const frames = new FrameSocket<z.ZodNever, ProcessStreamServerFrame>(socket, z.never());
-      const { params, query, caller } = request;
+      const frames: FollowSocket = new FrameSocket(socket, processStreamClientFrameSchema);
       await serve(request, frames, async () => {
-        const stream = { kind: 'stream', detail: `output of process ${params.selector}` } as const;
-        using use = await useGuest(deps, caller, params.id, stream);
-        const output = attachProcess(use.guest, params.selector, query.from_offset, frames.gone);
-        const tag = /^\d+$/.test(params.selector) ? null : params.selector;
-        for await (const frame of toFrames(output, query.encoding, tag)) await frames.send(frame);
+        const { params, query, caller } = request;
+        const { selector } = params;
+        const process = new LastingProcess(deps, {
+          caller,
+          capsuleId: params.id,
+          selector,
+          detail: `output of process ${selector}`,
+        });
+        const { encoding, input_id: inputId, input_offset: inputOffset } = query;
+        const client = { request, frames, encoding, inputId, inputOffset, isFindable: true };
+        await follow(process, { kind: 'attach', fromOffset: query.from_offset }, selector, client);
       });
     },
   );
@@ -92,11 +122,20 @@ async function serve(
     frames.close('done');
   } catch (error) {
     if (frames.gone.aborted) return;
-    const known = toCatalogue(error);
-    request.log.info({ err: error, code: known.code }, 'a stream ended with an error');
-    await frames.send({ type: 'error', data: known.message, error: toRestError(known, request.id) });
+    await sendError(request, frames, error, true);
     frames.close('error');
   }
+}
+
+async function sendError(
+  request: FastifyRequest,
+  frames: FrameSocket<z.ZodType, ProcessStreamServerFrame>,
+  error: unknown,
+  fatal: boolean,
+): Promise<void> {
+  const known = toCatalogue(error);
+  request.log.info({ err: error, code: known.code }, 'a stream met an error');
+  await frames.send({ type: 'error', data: known.message, fatal, error: toRestError(known, request.id) });
 }
 
 async function receiveStart(frames: ExecSocket): Promise<ExecStreamStart | undefined> {
@@ -124,32 +163,76 @@ export async function withFirstFrameDeadline<T>(first: Promise<T>): Promise<T> {
   }
 }
 
-async function streamCommand(guest: Guest, start: ExecStreamStart, frames: ExecSocket): Promise<void> {
-  const tag = start.tag ?? undefined;
-  const command = { ...toCommand(start, tag), stdin: start.stdin ?? false };
+/** A client of one process. */
+interface Client {
+  readonly request: FastifyRequest;
+  readonly frames: ExecSocket | FollowSocket;
+  readonly encoding: OutputEncoding;
+  readonly inputId: string | null | undefined;
+  readonly inputOffset: number;
+  /** Whether it knows the name of the process from the start. */
+  readonly isFindable: boolean;
+}
+
+async function follow(process: LastingProcess, beginning: Beginning, selector: string, client: Client): Promise<void> {
+  const { frames, encoding, isFindable } = client;
   const refused = new AbortController();
   const ended = new AbortController();
   const stop = AbortSignal.any([frames.gone, refused.signal]);
-  await using process = openProcess(guest, command, toTimeoutMs(start.timeout_sec), stop);
+  const tag = /^\d+$/.test(selector) ? null : selector;
+  let isKnown = isFindable;
+  let obeying: Promise<void> | undefined;
   try {
-    for await (const frame of toFrames(process.output, start.encoding ?? 'utf-8', tag ?? null)) {
+    for await (const frame of toFrames(throwOverdue(process.output(beginning, stop), beginning), encoding, tag)) {
       await frames.send(frame);
       if (frame.type !== 'start') continue;
-      obeyClient(guest, String(frame.pid), frames, AbortSignal.any([stop, ended.signal])).catch((error: unknown) =>
-        refused.abort(error),
-      );
+      isKnown ||= !frames.gone.aborted;
+      obeying = obeyClient(process, selector, client, ended.signal).catch((error: unknown) => refused.abort(error));
     }
+  } catch (error) {
+    // Nobody could ever find it.
+    if (!isKnown && frames.gone.aborted)
+      await signalLasting(process, selector, SIGKILL, AbortSignal.timeout(KILL_TIMEOUT_MS));
+    throw error;
   } finally {
+    if (frames.gone.aborted) await settleLastWords(obeying);
     ended.abort();
   }
 }
 
+/** The deadline of a command is told as an error, over whichever connection its end comes. */
+async function* throwOverdue(
+  output: AsyncIterable<ProcessOutput>,
+  beginning: Beginning,
+): AsyncGenerator<ProcessOutput> {
+  for await (const part of output) {
+    if (part.type === 'end' && part.isOverdue && beginning.kind === 'start') {
+      throw new WrennError('deadline_exceeded', { what: 'The command', timeout_ms: beginning.timeoutMs ?? 0 });
+    }
+    yield part;
+  }
+}
+
 /** Does what the client asks while the command runs. Throws when it asks for nonsense. */
-async function obeyClient(guest: Guest, pid: string, frames: ExecSocket, signal: AbortSignal): Promise<void> {
-  const input = new InputQueue(guest, pid, 'stdin', signal);
+async function obeyClient(
+  process: LastingProcess,
+  selector: string,
+  { request, frames, inputId, inputOffset }: Client,
+  signal: AbortSignal,
+): Promise<void> {
+  const tellError = (error: unknown) => sendError(request, frames, error, false);
+  const input = openClientInput(
+    {
+      ...{ process, selector, kind: 'stdin', inputId, inputOffset },
+      acknowledge: (bytes) => void frames.send({ type: 'stdin_ack', bytes }),
+      onLost: (error) => void tellError(error),
+    },
+    signal,
+  );
   for (;;) {
     const message = await frames.receive();
-    if (!message || signal.aborted) return;
+    if (!message) return input.idle();
+    if (signal.aborted) return;
     if ('binary' in message) {
       await input.push(message.binary);
       continue;
@@ -163,11 +246,13 @@ async function obeyClient(guest: Guest, pid: string, frames: ExecSocket, signal:
         input.end();
         break;
       case 'stop':
-        await unlessEnded(signalProcess(guest, pid, SIGKILL, signal));
+      case 'signal': {
+        const number = frame.type === 'stop' ? SIGKILL : frame.signal;
+        await signalLasting(process, selector, number, signal).catch((error: unknown) =>
+          signal.aborted ? undefined : tellError(error),
+        );
         break;
-      case 'signal':
-        await unlessEnded(signalProcess(guest, pid, frame.signal, signal));
-        break;
+      }
       case 'start':
         throw new WrennError('invalid_request', { problem: 'the command was started already' });
     }
@@ -176,13 +261,4 @@ async function obeyClient(guest: Guest, pid: string, frames: ExecSocket, signal:
 
 function toBytes({ data, data_b64 }: { data?: string | undefined; data_b64?: string | undefined }): Buffer {
   return data_b64 === undefined ? Buffer.from(data ?? '') : Buffer.from(data_b64, 'base64');
-}
-
-/** A process may end just before it is asked for something; its exit tells the client all there is to know. */
-export async function unlessEnded(work: Promise<void>): Promise<void> {
-  try {
-    await work;
-  } catch (error) {
-    if (!(error instanceof WrennError) || error.code !== 'process_not_found') throw error;
-  }
 }

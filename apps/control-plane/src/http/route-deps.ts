@@ -2,10 +2,13 @@ import type { Readable } from 'node:stream';
 import { errorResponseSchema } from '@wrenn/protocol/rest/error';
 import type { FastifyReply } from 'fastify';
 import { z } from 'zod';
-import type { CapsuleActivity, CapsuleUse } from '../capsules/activity.ts';
-import { type Caller, type CapsulesDeps, requireRunning } from '../capsules/capsules.ts';
+import type { CapsuleActivity } from '../capsules/activity.ts';
+import type { Caller, CapsulesDeps } from '../capsules/capsules.ts';
+import type { GuestProbes } from '../capsules/guest-probes.ts';
+import type { LifetimeWatch } from '../capsules/lifetime-watch.ts';
 import type { Db } from '../database/database.ts';
 import type { Capsule } from '../database/schema.ts';
+import { explainBreak, requireAwake, type WhenAsleep } from '../guest/awake.ts';
 import type { Guest } from '../guest/guest.ts';
 import type { GuestPool } from '../guest/guest-pool.ts';
 import type { Host } from '../hosts/host.ts';
@@ -16,6 +19,8 @@ export interface RouteDeps {
   readonly capsules: CapsulesDeps;
   readonly guests: GuestPool;
   readonly activity: CapsuleActivity;
+  readonly probes: GuestProbes;
+  readonly lifetimes: LifetimeWatch;
   readonly hostOf: (hostId: string) => Host;
 }
 
@@ -31,25 +36,54 @@ export interface GuestInUse extends Disposable {
   readonly guest: Guest;
 }
 
+/** What a guest is used for. */
+export interface GuestUse {
+  /** For a person: what keeps the capsule awake meanwhile. Undefined: only each byte does, by `activity.touch`. */
+  readonly detail: string | undefined;
+  /** Default: wake. */
+  readonly asleep?: WhenAsleep;
+  /** How long to wait for it to wake. */
+  readonly limitMs?: number;
+}
+
 /**
- * @param use what is done; `bytes` for what is no use by being open: the caller tells of each byte by `activity.touch`
+ * A guest, as soon as its capsule runs: one that sleeps is resumed where it has `auto_resume`.
+ *
+ * @param signal ends the wait
  * @throws WrennError when the caller has no such capsule, or it does not run
  */
 export async function useGuest(
   deps: RouteDeps,
   caller: Caller,
   capsuleId: string,
-  use?: CapsuleUse | 'bytes',
+  { detail, asleep = 'wake', limitMs }: GuestUse,
+  signal: AbortSignal,
 ): Promise<GuestInUse> {
-  const capsule = await requireRunning(deps.db, caller.teamId, capsuleId);
-  const inUse = beginUse(deps.activity, capsule.id, use);
-  return { capsule, guest: deps.guests.get(capsule), [Symbol.dispose]: () => inUse[Symbol.dispose]() };
+  const capsule = await requireAwake(deps.capsules, caller, capsuleId, asleep, signal, limitMs);
+  const inUse = detail === undefined ? undefined : deps.activity.begin(capsule.id, { kind: 'stream', detail });
+  if (!inUse) deps.activity.touch(capsule.id);
+  return { capsule, guest: deps.guests.get(capsule), [Symbol.dispose]: () => inUse?.[Symbol.dispose]() };
 }
 
-function beginUse(activity: CapsuleActivity, id: string, use: CapsuleUse | 'bytes' | undefined): Disposable {
-  if (use !== 'bytes') return activity.begin(id, use);
-  activity.touch(id);
-  return { [Symbol.dispose]: () => undefined };
+/**
+ * Does one thing with a guest.
+ *
+ * @throws WrennError as `useGuest`; `invalid_state` when the capsule went to sleep meanwhile
+ */
+export async function withGuest<T>(
+  deps: RouteDeps,
+  caller: Caller,
+  capsuleId: string,
+  detail: string,
+  signal: AbortSignal,
+  work: (guest: Guest) => Promise<T>,
+): Promise<T> {
+  using use = await useGuest(deps, caller, capsuleId, { detail }, signal);
+  try {
+    return await work(use.guest);
+  } catch (error) {
+    throw await explainBreak(deps.db, use.capsule, error);
+  }
 }
 
 /** Sends a stream where the route's schema describes what it holds. */

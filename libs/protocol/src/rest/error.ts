@@ -35,6 +35,8 @@ const FAMILY = {
   permission_denied_in_guest: 'forbidden',
   guest_unreachable: 'agent_error',
   guest_protocol_error: 'agent_error',
+  input_lost: 'agent_error',
+  port_closed: 'agent_error',
   vm_start_failed: 'agent_error',
 } as const satisfies Partial<Record<ErrorCode, string>>;
 

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { restErrorSchema } from './error.ts';
 import { commandFields, processTagSchema } from './exec.ts';
+import { inputIdSchema, inputOffsetMeta } from './process-stream.ts';
 
 const dimension = z.int().min(1).max(65_535);
 
@@ -22,6 +23,7 @@ export const ptyClientFrameSchema = z
       cols: dimension.default(80),
       rows: dimension.default(24),
       binary,
+      input_id: inputIdSchema.nullish(),
     }),
     z.object({
       type: z.literal('connect'),
@@ -34,6 +36,8 @@ export const ptyClientFrameSchema = z
       cols: dimension.nullish(),
       rows: dimension.nullish(),
       binary,
+      input_id: inputIdSchema.nullish(),
+      input_offset: z.int().min(0).nullish().meta(inputOffsetMeta),
     }),
     z.object({ type: z.literal('input'), data: z.base64().meta({ description: 'Base64.' }) }),
     z.object({ type: z.literal('resize'), cols: dimension, rows: dimension }),
@@ -60,6 +64,10 @@ export const ptyServerFrameSchema = z
       signal: z.int().nullable(),
     }),
     z.object({ type: z.literal('error'), data: z.string(), fatal: z.boolean(), error: restErrorSchema }),
+    z.object({
+      type: z.literal('input_ack'),
+      bytes: z.int().meta({ description: 'Bytes of input of this input_id that have reached the program, in all.' }),
+    }),
     z.object({ type: z.literal('ping') }),
   ])
   .meta({ id: 'PtyServerFrame' });
