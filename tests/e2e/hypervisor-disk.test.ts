@@ -6,9 +6,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { chooseHypervisor } from '@wrenn/hypervisor/choose-hypervisor';
 import type { DiskLayer, DiskStop, Hypervisor, MemorySnapshot, RunningVm, VmSpec } from '@wrenn/hypervisor/hypervisor';
+import { until } from '@wrenn/testing/until';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { inBackground, inGuest, TestGuests, type TestSlot, untilGuestIsUp } from './support/hypervisor-guest.ts';
-import { until } from '@wrenn/testing/until';
 
 const run = promisify(execFile);
 
@@ -138,6 +138,50 @@ async function checkImage(path: string): Promise<void> {
 }
 
 const toTemplate = { keepLayers: 2 };
+
+describe('sleeping again and again', () => {
+  it('keeps memory and disk exactly for 5 generations, with forks and merges between', async () => {
+    const { vm: first, slot, disk: firstDisk, layers: firstLayers, kept } = await grownVm('cycles', 1);
+    let [vm, disk, layers] = [first, firstDisk, firstLayers];
+    await inGuest(slot, 'head -c 8000000 /dev/urandom >/tmpfs/big');
+    for (let generation = 3; generation <= 7; generation++) {
+      await writeGeneration(slot, generation);
+      await inGuest(
+        slot,
+        `head -c 3000000 /dev/urandom >/tmpfs/mem-${generation}
+         echo ${generation} | dd of=/tmpfs/big bs=4096 seek=${generation * 100} conv=notrunc 2>/dev/null
+         rm -f /tmpfs/mem-${generation - 2}`,
+      );
+      const before = [await sums(slot), await inGuest(slot, 'md5sum /tmpfs/*')];
+
+      // A fork first: saved twice in a row, and in between it ran.
+      await vm.pause(soon());
+      const forked = await vm.saveSnapshot(await guests.makeSnapshotDir(), soon());
+      const copy = `${disk}.fork`;
+      await copyFile(disk, copy);
+      await vm.resume(soon());
+      await inGuest(slot, 'echo after the fork >/tmpfs/later; echo later >/later; sync');
+      if (generation % 2 === 1) expect(await vm.compactDisk(toTemplate, soon())).toBe('merged');
+      const below = generation % 2 === 1 ? kept : layers;
+      const snapshot = await sleep(vm);
+
+      const childSlot = await guests.makeSlot();
+      const child = await tracked(hypervisor.restore(layered('child', childSlot, copy, layers), forked, soon()));
+      expect([await sums(childSlot), await inGuest(childSlot, 'md5sum /tmpfs/*')]).toEqual(before);
+      expect(await inGuest(childSlot, 'ls /later /tmpfs/later 2>/dev/null')).toBe('');
+      await child.kill();
+
+      layers = [{ path: disk, format: 'qcow2' }, ...below];
+      disk = await guests.makeBlankOverlay();
+      vm = await tracked(hypervisor.restore(layered('cycles', slot, disk, layers), snapshot, soon()));
+      expect(await inGuest(slot, 'cat /tmpfs/later /later; rm /tmpfs/later /later; sync')).toBe(
+        'after the fork\nlater',
+      );
+      expect([await sums(slot), await inGuest(slot, 'md5sum /tmpfs/*')]).toEqual(before);
+    }
+    expect(layers.length).toBeLessThanOrEqual(4);
+  });
+});
 
 describe('merging the layers of a disk', () => {
   it('leaves the overlay and the kept layers, with the same data, while the VM runs', async () => {

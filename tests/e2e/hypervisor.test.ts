@@ -13,6 +13,7 @@ import type {
   VmSpec,
 } from '@wrenn/hypervisor/hypervisor';
 import { QmpClient } from '@wrenn/hypervisor/qemu/qmp-client';
+import { until } from '@wrenn/testing/until';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import {
   consoleOf,
@@ -22,7 +23,6 @@ import {
   type TestSlot,
   untilGuestIsUp,
 } from './support/hypervisor-guest.ts';
-import { until } from '@wrenn/testing/until';
 
 let guests: TestGuests;
 let hypervisor: Hypervisor;
@@ -270,12 +270,15 @@ describe('a snapshot', () => {
     await vm.pause(soon());
     const snapshot = await vm.saveSnapshot(await guests.makeSnapshotDir(), soon());
     await expect(inGuest(slot, 'echo up', { timeout: 1000 })).rejects.toThrow();
+    // As after a failure later on: the one that is restored is the second without a run between.
+    const again = await vm.saveSnapshot(await guests.makeSnapshotDir(), soon());
+    expect(await digest(join(again.dir, 'memory'))).toBe(await digest(join(snapshot.dir, 'memory')));
     const frozen = `${disk}.frozen`;
     await copyFile(disk, frozen);
     await vm.resume(soon());
     expect(await inGuest(slot, 'rm /random; sync; echo up')).toBe('up');
     const cloneSlot = await guests.makeSlot();
-    await restore(guests.spec('forked', cloneSlot, frozen), snapshot);
+    await restore(guests.spec('forked', cloneSlot, frozen), again);
     expect(await inGuest(cloneSlot, 'echo 3 >/proc/sys/vm/drop_caches; md5sum /random')).toBe(sum);
   });
 
@@ -347,6 +350,53 @@ describe('adopting', () => {
     expect(await hypervisor.adopt('adopted', record, soon())).toBeUndefined();
     await restore(guests.spec('adopted', slot, await guests.makeOverlay({ path: disk, format: 'qcow2' })), snapshot);
     expect(await inGuest(slot, 'cat /tmpfs/a')).toBe('kept');
+  });
+
+  it('finds a VM that its agent left standing still in the middle of a snapshot, and lets it go on', async () => {
+    const slot = await guests.makeSlot();
+    const disk = await guests.makeOverlay();
+    const booted = await boot(guests.spec('half-saved', slot, disk));
+    await untilGuestIsUp(slot);
+    await inGuest(slot, 'echo kept >/tmpfs/a; echo kept >/a');
+    await booted.pause(soon());
+    // Devices are written first, and QEMU gives its disk up for it: the agent ends while it reads the memory.
+    const dir = await guests.makeSnapshotDir();
+    const saving = booted.saveSnapshot(dir, soon());
+    await until('the devices are saved', 10_000, () => readdirSync(dir).includes('devices'));
+    booted.release();
+    await saving.catch(() => {});
+
+    const vm = await hypervisor.adopt('half-saved', booted.process, soon());
+    if (!vm) throw new Error('The VM was not adopted');
+    running.add(vm);
+    await expect(inGuest(slot, 'echo up', { timeout: 1000 })).rejects.toThrow();
+    await vm.resume(soon());
+    expect(await inGuest(slot, 'echo more >>/a; sync; cat /tmpfs/a /a')).toBe('kept\nkept\nmore');
+    const snapshot = await sleep(vm, slot);
+    await restore(guests.spec('half-saved', slot, await guests.makeOverlay({ path: disk, format: 'qcow2' })), snapshot);
+    expect(await inGuest(slot, 'echo 3 >/proc/sys/vm/drop_caches; cat /tmpfs/a /a')).toBe('kept\nkept\nmore');
+    await booted.kill();
+  });
+
+  it('saves a VM that a killed agent left standing still only once it ran again', async () => {
+    const slot = await guests.makeSlot();
+    const disk = await guests.makeOverlay();
+    const booted = await boot(guests.spec('half-paused', slot, disk));
+    await untilGuestIsUp(slot);
+    await inGuest(slot, 'echo kept >/tmpfs/a; echo kept >/a; sync');
+    await booted.pause(soon());
+    await booted.saveSnapshot(await guests.makeSnapshotDir(), soon());
+    booted.release();
+    const vm = await hypervisor.adopt('half-paused', booted.process, soon());
+    if (!vm) throw new Error('The VM was not adopted');
+    running.add(vm);
+    await expect(sleep(vm, slot)).rejects.toThrow(/must run before it is saved/);
+    await vm.resume(soon());
+    const snapshot = await sleep(vm, slot);
+    const overlay = await guests.makeOverlay({ path: disk, format: 'qcow2' });
+    await restore(guests.spec('half-paused', slot, overlay), snapshot);
+    expect(await inGuest(slot, 'echo 3 >/proc/sys/vm/drop_caches; cat /tmpfs/a /a')).toBe('kept\nkept');
+    await booted.kill();
   });
 
   it('tells how an adopted VM ends', async () => {

@@ -109,7 +109,10 @@ export interface RunningVm {
   /**
    * Writes memory and devices of the paused VM into `dir` (exists, empty) and flushes its
    * disk. The VM stays paused. The files and the disk are complete in the kernel's cache but not yet fsynced: whoever
-   * promises that they last fsyncs both.
+   * promises that they last fsyncs both. May be repeated while the VM stands still.
+   *
+   * @throws Error also for a VM that an earlier agent left standing, or whose devices or disk could not be written:
+   * such a VM must `resume` first.
    */
   saveSnapshot(dir: string, signal: AbortSignal): Promise<MemorySnapshot>;
   /**

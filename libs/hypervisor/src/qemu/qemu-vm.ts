@@ -59,6 +59,11 @@ export class QemuVm implements RunningVm {
   #client: QmpClient;
   /** Whether it is for us to let the vCPUs run, and not yet time to. */
   #standing: boolean;
+  /**
+   * Whether QEMU writes to its disk: saving devices makes it give the disk up until the VM runs again, and a QEMU that
+   * is told to do so twice ends itself. It is `unknown` of a VM that an earlier agent left standing.
+   */
+  #disk: 'in-use' | 'given-up' | 'unknown';
   #compaction: { readonly interrupt: AbortController; readonly ended: Promise<unknown> } | undefined;
   #killing = false;
   #released = false;
@@ -71,6 +76,7 @@ export class QemuVm implements RunningVm {
     this.#logs = logs;
     this.#client = qemu.client;
     this.#standing = qemu.standing;
+    this.#disk = qemu.standing ? 'unknown' : 'in-use';
     this.#diskStops = new DiskStopWatch(() => this.#tryDiskAgain());
     this.#listen();
     this.exited = this.#follow();
@@ -101,6 +107,7 @@ export class QemuVm implements RunningVm {
   async resume(signal: AbortSignal): Promise<void> {
     this.#standing = false;
     await this.#client.execute('cont', undefined, { signal, timeoutMs: COMMAND_TIMEOUT_MS });
+    this.#disk = 'in-use';
   }
 
   async saveSnapshot(dir: string, signal: AbortSignal): Promise<MemorySnapshot> {
@@ -108,6 +115,11 @@ export class QemuVm implements RunningVm {
     // Requests that the host's disk could not take are part of the devices, and are tried again after the restore.
     if (!this.#standing || (status !== 'paused' && status !== 'io-error')) {
       throw new Error(`VM ${this.id} is ${status}; a snapshot needs it paused`);
+    }
+    if (this.#disk === 'unknown') {
+      throw new Error(
+        `VM ${this.id} stands still since an earlier agent or a failed snapshot; it must run before it is saved`,
+      );
     }
     const files = snapshotFiles(dir);
     await this.#saveDevices(files.devices, signal);
@@ -177,12 +189,16 @@ export class QemuVm implements RunningVm {
   /** QEMU sees its jail only, so the devices go through it. */
   async #saveDevices(path: string, signal: AbortSignal): Promise<void> {
     const inJail = join(vmFiles(dirname(this.process.controlSocket)).jail, DEVICES_IN_JAIL);
+    // Giving the disk up tells whether all of it has reached the file, which stopping does not.
+    const giveUp = this.#disk === 'in-use';
+    this.#disk = 'unknown';
     try {
       await this.#client.execute(
         'xen-save-devices-state',
-        { filename: `/${DEVICES_IN_JAIL}`, live: true },
+        { filename: `/${DEVICES_IN_JAIL}`, live: giveUp },
         { signal, timeoutMs: COMMAND_TIMEOUT_MS },
       );
+      this.#disk = 'given-up';
       // The folder is QEMU's: what lies there may be a link or a pipe by now.
       await using file = await open(inJail, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
       const stat = await file.stat();
