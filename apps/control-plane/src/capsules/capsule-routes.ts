@@ -73,13 +73,14 @@ export function capsuleRoutes(app: Server, deps: RouteDeps): void {
         tags: ['capsules'],
         summary: 'Get a capsule in any state',
         params: capsuleParamsSchema,
+        querystring: traceQuerySchema,
         response: { 200: capsuleSchema, ...errorResponses },
       },
     },
     async (request, reply) => {
       const capsule = await requireCapsule(db, request.caller.teamId, request.params.id);
       const awake = await describeAwake(deps, capsule, clientGone(request, reply));
-      return { ...toCapsuleBody(capsule), ...(awake ? { awake } : {}) };
+      return { ...toCapsuleBody(capsule, { trace: request.query.trace === '1' }), ...(awake ? { awake } : {}) };
     },
   );
 

@@ -96,6 +96,7 @@ describe('the OpenAPI document', () => {
     expect(document.openapi).toMatch(/^3\.1/);
     expect(Object.keys(document.paths).sort()).toEqual([
       '/health',
+      '/metrics',
       '/ready',
       '/v1/capsules',
       '/v1/capsules/{id}',
@@ -108,12 +109,20 @@ describe('the OpenAPI document', () => {
       '/v1/capsules/{id}/files/stream/read',
       '/v1/capsules/{id}/files/stream/write',
       '/v1/capsules/{id}/files/write',
+      '/v1/capsules/{id}/fork',
+      '/v1/capsules/{id}/hibernate',
       '/v1/capsules/{id}/logs',
+      '/v1/capsules/{id}/pause',
       '/v1/capsules/{id}/ping',
       '/v1/capsules/{id}/processes',
       '/v1/capsules/{id}/processes/{selector}',
       '/v1/capsules/{id}/processes/{selector}/stream',
       '/v1/capsules/{id}/pty',
+      '/v1/capsules/{id}/resume',
+      '/v1/capsules/{id}/snapshots',
+      '/v1/capsules/{id}/verify',
+      '/v1/snapshots',
+      '/v1/snapshots/{name}',
     ]);
     const schemas = Object.keys(document.components.schemas);
     for (const name of ['Capsule', 'ExecRequestInput', 'PtyClientFrameInput', 'ProcessStreamServerFrame', 'Error']) {
