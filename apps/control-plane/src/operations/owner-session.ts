@@ -6,6 +6,8 @@ import type { Logger } from 'pino';
 import { FINISHED_CHANNEL, OWNER_LOCK_CLASS } from './operation-store.ts';
 
 const RETRY_MS = 500;
+/** Told of every operation; the others are told of one, by its id. */
+const ANY = Symbol('any operation');
 
 /**
  * The presence of this control plane in the database: a connection that holds the advisory lock of its number, so that
@@ -35,11 +37,18 @@ export class OwnerSession implements AsyncDisposable {
     await once(this.#finished, id, { signal });
   }
 
+  /** Calls whenever an operation finishes anywhere, or when announcements may have been missed. */
+  onFinish(listener: () => void): void {
+    this.#finished.on(ANY, listener);
+  }
+
   async #attach(): Promise<void> {
     const client = await this.#connect();
     client.on('error', (err) => this.#log.warn({ err }, 'lost the session connection to the database'));
     client.on('notification', ({ payload }) => {
-      if (payload) this.#finished.emit(payload);
+      if (!payload) return;
+      this.#finished.emit(payload);
+      this.#finished.emit(ANY);
     });
     client.once('end', () => {
       if (this.#client === client) void this.#reattach();

@@ -1,7 +1,7 @@
-import { until } from '@wrenn/testing/until';
 import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { until } from '@wrenn/testing/until';
 import { pino } from 'pino';
 import { WebSocket } from 'ws';
 import { type ControlPlane, type ControlPlaneOptions, startControlPlane } from '../control-plane.ts';
@@ -55,6 +55,11 @@ export class TestPlatform implements AsyncDisposable {
     this.#controlPlane = await startControlPlane(this.#options);
     this.apiKey = (await readFile(this.#controlPlane.apiKeyFile, 'utf8')).trim();
     await until('the host is online', async () => (await fetch(`${this.baseUrl}/ready`)).ok);
+  }
+
+  /** Another control plane of the same platform. */
+  startAnother(): Promise<ControlPlane> {
+    return startControlPlane(this.#options);
   }
 
   async stopControlPlane(): Promise<void> {
