@@ -1,20 +1,21 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chown, mkdir, mkdtemp, open, readdir, readFile, rm } from 'node:fs/promises';
+import { chown, mkdir, mkdtemp, open, readdir, rm } from 'node:fs/promises';
 import { Agent } from 'node:http';
 import { join } from 'node:path';
 import { type Client, createClient } from '@connectrpc/connect';
 import { createConnectTransport } from '@connectrpc/connect-node';
 import { wrennDir } from '@wrenn/config/wrenn-dir';
 import { newestKernel } from '@wrenn/guest-image/catalog';
-import { createBaseOverlay, layOverlay } from '@wrenn/host-agent/disk/overlay';
+import { diskFolder, diskOf, layDisk } from '@wrenn/host-agent/disk/disk-chain';
+import { createBlankOverlay } from '@wrenn/host-agent/disk/overlay';
 import { askGuest } from '@wrenn/host-agent/guest/guest-connection';
 import { initGuest } from '@wrenn/host-agent/guest/init-guest';
 import { GUEST, type Slot } from '@wrenn/host-agent/network/slot';
-import { snapshotFolder } from '@wrenn/host-agent/templates/snapshot-folder';
+import { readManifest, snapshotFolder } from '@wrenn/host-agent/snapshots/sealed-folder';
+import type { VmSpec } from '@wrenn/hypervisor/hypervisor';
 import { type QemuProgram, qemuArguments, type VmStart } from '@wrenn/hypervisor/qemu/machine';
 import { Process } from '@wrenn/protocol/gen/process/process_pb';
-import { z } from 'zod';
 
 const START_TIMEOUT_MS = 60_000;
 
@@ -44,24 +45,23 @@ export async function restoreFloorVm({ program, dir, slot }: FloorSource): Promi
   const [key] = await readdir(templateSnapshots);
   if (!key) throw new Error('the platform has made no template snapshot yet');
   const snapshot = snapshotFolder(join(templateSnapshots, key));
-  const { inputs } = manifestSchema.parse(JSON.parse(await readFile(join(snapshot.dir, 'manifest.json'), 'utf8')));
-  return start(program, dir, slot, inputs.shape, async (runDir) => ({
-    disk: await layOverlay(runDir, snapshot.blankOverlay, snapshot.frozenDisk),
-    devices: join(snapshot.memory, 'devices'),
-    memory: join(snapshot.memory, 'memory'),
-  }));
+  const { shape, layers } = await readManifest(snapshot.dir);
+  return start(program, dir, slot, shape, async (runDir) => {
+    await layDisk(snapshot.dir, runDir, layers);
+    return {
+      disk: diskOf(runDir, layers),
+      devices: join(snapshot.memory, 'devices'),
+      memory: join(snapshot.memory, 'memory'),
+    };
+  });
 }
-
-const manifestSchema = z.object({
-  inputs: z.object({ shape: z.object({ vcpus: z.number(), memoryMb: z.number() }) }),
-});
 
 /** Boots a VM from power-on and returns once its guest agent has answered one request. */
 export function bootFloorVm({ program, dir, slot }: FloorSource, rootfsPath: string): Promise<FloorVm> {
   return start(program, dir, slot, { vcpus: 1, memoryMb: 512 }, async (runDir) => {
-    const disk = join(runDir, 'disk.qcow2');
-    await createBaseOverlay(disk, rootfsPath, 5120, AbortSignal.timeout(START_TIMEOUT_MS));
-    return { disk };
+    const path = diskFolder(runDir).own;
+    await createBlankOverlay(path, 5120, AbortSignal.timeout(START_TIMEOUT_MS));
+    return { disk: { path, format: 'qcow2', backing: [{ path: rootfsPath, format: 'raw' }] } };
   });
 }
 
@@ -97,7 +97,7 @@ export async function runTrue(envd: Client<typeof Process>): Promise<void> {
 }
 
 interface FloorFiles {
-  readonly disk: string;
+  readonly disk: VmSpec['disk'];
   readonly devices?: string;
   readonly memory?: string;
 }
@@ -121,7 +121,7 @@ async function start(
     shape,
     kernelPath: kernel.vmlinuxPath,
     initramfsPath: kernel.initramfsPath,
-    disk: { path: files.disk, format: 'qcow2' as const },
+    disk: files.disk,
     network: { namespacePath: slot.namespacePath, tap: GUEST.tap, mac: GUEST.mac },
     uid: slot.uid,
     gid: slot.gid,

@@ -1,4 +1,5 @@
 import { chmod, mkdir, realpath } from 'node:fs/promises';
+import { pathToFileURL } from 'node:url';
 import type { ListenAddress } from '@wrenn/config/environment';
 import { wrennDir } from '@wrenn/config/wrenn-dir';
 import { listImages, newestKernel } from '@wrenn/guest-image/catalog';
@@ -11,8 +12,10 @@ import { Journal } from './journal/journal.ts';
 import { claimOwner } from './network/claims.ts';
 import { applyHostRules } from './network/host-rules.ts';
 import { SlotPool } from './network/slot-pool.ts';
+import { openObjectStore } from './objects/open-object-store.ts';
 import { AgentServer } from './server/agent-server.ts';
 import { hostService } from './server/host-service.ts';
+import { SnapshotStore } from './snapshots/snapshot-store.ts';
 import type { TemplateInputs } from './templates/template-key.ts';
 import { TemplateStore } from './templates/template-store.ts';
 import { AGENT_VERSION } from './version.ts';
@@ -27,6 +30,8 @@ export interface AgentOptions {
   /** From `chooseHypervisor`. */
   readonly hypervisor: Hypervisor;
   readonly log: Logger;
+  /** Where hibernated VMs go, see openObjectStore; a folder in WRENN_DIR unless told. */
+  readonly objectStoreUrl?: string;
   /** Network slots made ahead of need; 2 unless told. */
   readonly slotPoolSize?: number;
   /** How long a stop waits for verbs that have begun; 30 s unless told. */
@@ -66,13 +71,17 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const slots = stack.use(new SlotPool({ owner, size: () => options.slotPoolSize ?? 2, log }));
   const resources = { hypervisor, slots, cgroups };
   const templates = stack.use(new TemplateStore({ dir, resources, log }));
+  const snapshots = new SnapshotStore({ dir, identity: hypervisor.identity, log });
+  await snapshots.open();
+  const objects = openObjectStore(options.objectStoreUrl ?? pathToFileURL(dir.objects).href);
   const journal = new Journal(dir);
-  const vms = new VmManager({ dir, journal, resources, templates, owner, agentVersion: AGENT_VERSION, log });
+  const agentVersion = AGENT_VERSION;
+  const vms = new VmManager({ dir, journal, resources, templates, snapshots, objects, owner, agentVersion, log });
   stack.defer(() => vms.close(options.stopGraceMs ?? 30_000));
   await vms.recover(signal);
   await templates.open();
   templates.tidy(isCurrent(dir, hypervisor));
-  const service = hostService({ dir, vms, templates, identity: hypervisor.identity, agentVersion: AGENT_VERSION });
+  const service = hostService({ dir, vms, templates, identity: hypervisor.identity, agentVersion });
   const pki = await ensureLocalPki(root);
   const findGuest = (id: string) => vms.address(id);
   const server = await AgentServer.listen({ address: options.listen, pki, service, findGuest, log });

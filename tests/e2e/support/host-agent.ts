@@ -6,8 +6,8 @@ import { wrennDir } from '@wrenn/config/wrenn-dir';
 import { ensureLocalPki } from '@wrenn/pki/local-pki';
 import { Process } from '@wrenn/protocol/gen/process/process_pb';
 import { HostService } from '@wrenn/protocol/gen/wrenn/host/v1/host_pb';
-import { Program, temporaryWrennDir } from './platform.ts';
 import { until } from '@wrenn/testing/until';
+import { Program, temporaryWrennDir } from './platform.ts';
 
 const MAIN = join(import.meta.dirname, '..', '..', '..', 'apps', 'host-agent', 'src', 'main.ts');
 const START_TIMEOUT_MS = 60_000;
@@ -19,14 +19,14 @@ export class TestAgent {
   #readyLines = 0;
   #client: Client<typeof HostService> | undefined;
 
-  private constructor(dir: string) {
+  private constructor(dir: string, over: Readonly<Record<string, string>>) {
     this.dir = dir;
-    const env = { WRENN_DIR: dir, WRENN_HOST_LISTEN_ADDR: '127.0.0.1:0', LOG_LEVEL: 'info' };
+    const env = { WRENN_DIR: dir, WRENN_HOST_LISTEN_ADDR: '127.0.0.1:0', LOG_LEVEL: 'info', ...over };
     this.#program = new Program([process.execPath, MAIN], env, join(wrennDir(dir).logs, 'agent.log'));
   }
 
-  static async create(dir?: string): Promise<TestAgent> {
-    return new TestAgent(dir ?? (await temporaryWrennDir()));
+  static async create(dir?: string, env: Readonly<Record<string, string>> = {}): Promise<TestAgent> {
+    return new TestAgent(dir ?? (await temporaryWrennDir()), env);
   }
 
   get client(): Client<typeof HostService> {

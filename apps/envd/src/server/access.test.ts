@@ -146,7 +146,7 @@ describe('pages', () => {
 
   it('may call a guest, which its token protects', async () => {
     await using guest = await startTestEnvd({
-      system: { addEntropy() {}, setHostName() {}, now: Date.now, setWallClock() {} },
+      system: { addEntropy() {}, setHostName() {}, setMachineId() {}, now: Date.now, setWallClock() {} },
     });
     const preflight = await fetch(`${guest.url}/process.Process/List`, {
       method: 'OPTIONS',

@@ -86,6 +86,11 @@ function requireToken({ headers }: IncomingMessage, { accessToken }: GuestState)
   if (typeof given !== 'string' || !secretsEqual(accessToken, given)) throw new WrennError('unauthorized');
 }
 
+/** A guest that only stood still for a moment goes on with the connections that it has. */
+function keepsConnections(body: unknown): boolean {
+  return typeof body === 'object' && body !== null && 'keepConnections' in body && body.keepConnections === true;
+}
+
 function createRoutes(
   { state, system, ready, onNewToken, activity }: EnvdServerOptions,
   connections: ReadonlySet<Socket>,
@@ -129,7 +134,8 @@ function createRoutes(
         if (state.accessToken !== earlierToken) onNewToken();
         // A restored guest remembers connections that nobody has any more, and its network drops what it sends on them. A
         // reader behind one of them would hold its process up.
-        if (system) for (const other of connections) if (other !== request.socket) other.destroy();
+        if (system && !keepsConnections(body))
+          for (const other of connections) if (other !== request.socket) other.destroy();
         response.writeHead(204, skipped.length > 0 ? { 'Wrenn-Skipped': skipped.join(', ') } : {}).end();
       },
     ],

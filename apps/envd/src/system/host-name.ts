@@ -1,11 +1,12 @@
-import { closeSync, constants, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { errnoOf } from '../errors.ts';
 import { setHostName } from '../native/libc.ts';
+import { overwriteFile } from './overwrite-file.ts';
 
 /** Sets the host name of this machine, now and for programs that read it from files. Needs root. */
 export function changeHostName(name: string): void {
-  overwrite('/etc/hosts', hostsWithName(readIfThere('/etc/hosts'), name));
-  overwrite('/etc/hostname', `${name}\n`);
+  overwriteFile('/etc/hosts', hostsWithName(readIfThere('/etc/hosts'), name));
+  overwriteFile('/etc/hostname', `${name}\n`);
   setHostName(name);
 }
 
@@ -23,18 +24,5 @@ function readIfThere(path: string): string {
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return '';
     throw error;
-  }
-}
-
-/**
- * Writes over what is there. A rename, or a truncation before the write, would make ext4 bring the file to the disk at
- * once, which is most of the time of an /init under emulation.
- */
-function overwrite(path: string, content: string): void {
-  const fd = openSync(path, constants.O_WRONLY | constants.O_CREAT, 0o644);
-  try {
-    ftruncateSync(fd, writeSync(fd, content));
-  } finally {
-    closeSync(fd);
   }
 }

@@ -1,7 +1,7 @@
 import { WrennError } from '@wrenn/protocol/errors';
 import { checkEnvironmentVariable } from '../process/environment.ts';
 
-/** The body of POST /init. E2B's names, and `hostname` and `entropy`. What is undefined stays as it is. */
+/** The body of POST /init. E2B's names, and `hostname`, `entropy` and `machineId`. What is undefined stays as it is. */
 export interface InitRequest {
   readonly accessToken: string | undefined;
   readonly defaultUser: string | undefined;
@@ -11,6 +11,8 @@ export interface InitRequest {
   readonly unixMs: number | undefined;
   readonly hostName: string | undefined;
   readonly entropy: Buffer | undefined;
+  /** 32 lower-case hex digits, machine-id(5). */
+  readonly machineId: string | undefined;
 }
 
 /** Bounded by what the kernel takes in one call; 32 bytes are enough to make a fork's random numbers its own. */
@@ -42,6 +44,7 @@ export function parseInitRequest(body: unknown): InitRequest {
     unixMs: parseTimestamp(optionalText(fields, 'timestamp')),
     hostName: parseHostName(optionalText(fields, 'hostname')),
     entropy: parseEntropy(optionalText(fields, 'entropy')),
+    machineId: parseMachineId(optionalText(fields, 'machineId')),
   };
 }
 
@@ -88,6 +91,12 @@ function parseEntropy(text: string | undefined): Buffer | undefined {
   if (!/^[A-Za-z0-9+/]*={0,2}$/.test(text) || entropy.length === 0) throw invalid('entropy is not base64');
   if (entropy.length > MAX_ENTROPY_BYTES) throw invalid(`entropy has more than ${MAX_ENTROPY_BYTES} bytes`);
   return entropy;
+}
+
+function parseMachineId(text: string | undefined): string | undefined {
+  if (text === undefined || text === '') return undefined;
+  if (!/^[0-9a-f]{32}$/.test(text)) throw invalid('machineId must be 32 lower-case hex digits');
+  return text;
 }
 
 function invalid(problem: string): WrennError {

@@ -14,6 +14,7 @@ function recordingSystem(now = 0): GuestSystem & { done: string[] } {
     now: () => now,
     addEntropy: (entropy) => done.push(`entropy ${entropy.length}`),
     setHostName: (name) => done.push(`name ${name}`),
+    setMachineId: (id) => done.push(`machine ${id}`),
     setWallClock: (unixMs) => done.push(`clock ${unixMs}`),
   };
 }
@@ -54,6 +55,7 @@ describe('initialize', () => {
     const state = createGuestState(true);
     const system = {
       ...recordingSystem(),
+      setMachineId: () => undefined,
       setHostName: () => {
         throw new Error('refused');
       },

@@ -3,6 +3,7 @@ import { setWallClock } from '../native/libc.ts';
 import { addEntropy } from './entropy.ts';
 import { changeHostName } from './host-name.ts';
 import { type InitRequest, parseInitRequest } from './init-request.ts';
+import { writeMachineId } from './machine-id.ts';
 
 /** Less than this is the request's own way here, and chrony's to correct. */
 const CLOCK_TOLERANCE_MS = 50;
@@ -11,6 +12,7 @@ const CLOCK_TOLERANCE_MS = 50;
 export interface GuestSystem {
   addEntropy(entropy: Buffer): void;
   setHostName(name: string): void;
+  setMachineId(id: string): void;
   now(): number;
   setWallClock(unixMs: number): void;
 }
@@ -19,6 +21,7 @@ export interface GuestSystem {
 export const realSystem: GuestSystem = {
   addEntropy,
   setHostName: changeHostName,
+  setMachineId: writeMachineId,
   now: Date.now,
   setWallClock,
 };
@@ -44,6 +47,7 @@ export function initialize(body: unknown, state: GuestState, system: GuestSystem
 function changeSystem(request: InitRequest, system: GuestSystem): void {
   if (request.entropy) system.addEntropy(request.entropy);
   if (request.hostName !== undefined) system.setHostName(request.hostName);
+  if (request.machineId !== undefined) system.setMachineId(request.machineId);
   // Last, so that what came before does not make it late.
   if (request.unixMs !== undefined && Math.abs(system.now() - request.unixMs) > CLOCK_TOLERANCE_MS) {
     system.setWallClock(request.unixMs);
@@ -54,6 +58,7 @@ function systemFields(request: InitRequest): string[] {
   return [
     ...(request.entropy ? ['entropy'] : []),
     ...(request.hostName === undefined ? [] : ['hostname']),
+    ...(request.machineId === undefined ? [] : ['machineId']),
     ...(request.unixMs === undefined ? [] : ['timestamp']),
   ];
 }

@@ -1,5 +1,4 @@
-import { chmod, copyFile, link, statfs } from 'node:fs/promises';
-import { join } from 'node:path';
+import { chmod, statfs } from 'node:fs/promises';
 import { WrennError } from '@wrenn/protocol/errors';
 import { runCommand } from '../processes/run-command.ts';
 
@@ -7,44 +6,19 @@ const MIB = 1024 * 1024;
 /** A VM's overlay begins empty and grows; with less than this left it could not even begin. */
 const RESERVE_BYTES = 64 * MIB;
 
+/** The hypervisor is told of every layer and does not believe the name that an overlay holds, but there must be one. */
+const NOMINAL_BACKING = 'below.qcow2';
+
 /**
- * Makes an empty qcow2 over an immutable root file system, which it names by its full path.
+ * Makes an empty qcow2 that lies over whatever it is put over.
  *
- * @param sizeMb Size of the disk that the guest sees; at least the base's.
- */
-export async function createBaseOverlay(
-  path: string,
-  rootfsPath: string,
-  sizeMb: number,
-  signal: AbortSignal,
-): Promise<void> {
-  const backing = ['-b', rootfsPath, '-F', 'raw'];
-  await runCommand('qemu-img', ['create', '-q', '-f', 'qcow2', ...backing, path, `${sizeMb}M`], { signal });
-  await chmod(path, 0o600);
-}
-
-/** Beside a VM's overlay: a second name of the frozen disk that it lies over. */
-const FROZEN_NAME = 'template.qcow2';
-
-/**
- * Makes the empty overlay that every VM of a template snapshot begins with. It names the frozen disk by a relative
- * path, so that a copy works in any folder that has the frozen disk beside it.
+ * @param sizeMb Size of the disk that the guest sees; at least that of the layers below.
  */
 export async function createBlankOverlay(path: string, sizeMb: number, signal: AbortSignal): Promise<void> {
-  // -u: the backing file is not there yet.
-  const backing = ['-u', '-b', FROZEN_NAME, '-F', 'qcow2'];
+  // -u: the backing file is not there.
+  const backing = ['-u', '-b', NOMINAL_BACKING, '-F', 'qcow2'];
   await runCommand('qemu-img', ['create', '-q', '-f', 'qcow2', ...backing, path, `${sizeMb}M`], { signal });
   await chmod(path, 0o600);
-}
-
-/**
- * Gives a VM its disk: a copy of the blank overlay, and a hard link to the frozen disk below it. The link keeps that
- * disk alive for as long as the VM has it, whatever becomes of the snapshot. The chain is always VM, frozen, base.
- */
-export async function layOverlay(dir: string, blankPath: string, frozenPath: string): Promise<string> {
-  const path = join(dir, 'disk.qcow2');
-  await Promise.all([link(frozenPath, join(dir, FROZEN_NAME)), copyFile(blankPath, path)]);
-  return path;
 }
 
 /**

@@ -1,18 +1,22 @@
 import { randomBytes } from 'node:crypto';
 import { WrennError } from '@wrenn/protocol/errors';
-import { askGuest } from './guest-connection.ts';
+import { askGuest, type GuestAnswer } from './guest-connection.ts';
 
 /** Enough to seed the kernel's generator twice over. */
 const ENTROPY_BYTES = 64;
 
 /** What a guest is told when it starts. */
 export interface GuestSettings {
-  /** Needed for every later request to envd; new for each VM. */
+  /** Needed for every later request to envd. */
   readonly accessToken: string;
+  /** What the guest demands until then, where its memory has a token already. */
+  readonly guestToken?: string;
   readonly envs: Readonly<Record<string, string>>;
   readonly user: string;
   readonly workdir: string;
   readonly hostname: string;
+  /** 32 hex digits; left as it is where this is not given. */
+  readonly machineId?: string;
 }
 
 /** Waits until envd answers. */
@@ -22,8 +26,9 @@ export async function waitForGuest(hostIp: string, signal: AbortSignal): Promise
 }
 
 /** Has envd settle everything that should not be in the middle of something when memory is written down. */
-export async function prepareGuestForSnapshot(hostIp: string, signal: AbortSignal): Promise<void> {
-  const answer = await askGuest({ hostIp, method: 'POST', path: '/snapshot/prepare' }, signal);
+export async function prepareGuestForSnapshot(hostIp: string, token: string, signal: AbortSignal): Promise<void> {
+  const headers = token ? { 'X-Access-Token': token } : {};
+  const answer = await askGuest({ hostIp, method: 'POST', path: '/snapshot/prepare', headers }, signal);
   if (answer.status !== 204) throw new Error(`envd answers /snapshot/prepare with ${answer.status}: ${answer.text}`);
 }
 
@@ -39,28 +44,47 @@ export async function initGuest(
   settings: GuestSettings,
   signal: AbortSignal,
 ): Promise<void> {
-  const { accessToken, envs, user, workdir, hostname } = settings;
-  const answer = await askGuest(
+  const { accessToken, guestToken, envs, user, workdir, hostname, machineId } = settings;
+  const body = {
+    ...(accessToken ? { accessToken } : {}),
+    envVars: envs,
+    defaultUser: user,
+    defaultWorkdir: workdir,
+    hostname,
+    ...(machineId === undefined ? {} : { machineId }),
+  };
+  let answer = await postInit(hostIp, guestToken || accessToken, body, signal);
+  // An earlier call whose answer was lost has changed the token already.
+  if (answer.status === 401 && guestToken) answer = await postInit(hostIp, accessToken, body, signal);
+  requireInit(id, answer);
+}
+
+/**
+ * Sets the clock of a guest that stood still for a while, and gives it fresh randomness. Nothing else of it changes.
+ *
+ * @throws WrennError as `initGuest`
+ */
+export async function refreshGuest(id: string, hostIp: string, token: string, signal: AbortSignal): Promise<void> {
+  requireInit(id, await postInit(hostIp, token, { keepConnections: true }, signal));
+}
+
+function postInit(hostIp: string, token: string, body: object, signal: AbortSignal): Promise<GuestAnswer> {
+  return askGuest(
     {
       hostIp,
       method: 'POST',
       path: '/init',
-      // A repeated call, whose first answer was lost, meets a guest that has the token already.
-      headers: accessToken ? { 'X-Access-Token': accessToken } : {},
+      headers: token ? { 'X-Access-Token': token } : {},
       get body() {
-        return {
-          ...(accessToken ? { accessToken } : {}),
-          envVars: envs,
-          defaultUser: user,
-          defaultWorkdir: workdir,
-          hostname,
-          timestamp: new Date().toISOString(),
-          entropy: randomBytes(ENTROPY_BYTES).toString('base64'),
-        };
+        const entropy = randomBytes(ENTROPY_BYTES).toString('base64');
+        return { ...body, timestamp: new Date().toISOString(), entropy };
       },
     },
     signal,
   );
+}
+
+function requireInit(id: string, answer: GuestAnswer): void {
   if (answer.status === 204) return;
   const cause = new Error(`envd answers /init with ${answer.status}: ${answer.text.slice(0, 500)}`);
   if (answer.status === 404 || answer.status === 401) throw new WrennError('guest_protocol_error', { id }, { cause });

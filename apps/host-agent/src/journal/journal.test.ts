@@ -7,7 +7,8 @@ import { Journal } from './journal.ts';
 import type { VmRecord } from './vm-record.ts';
 
 const RECORD: VmRecord = {
-  version: 1,
+  version: 2,
+  vmId: 'vm-1',
   id: 'cl-1',
   phase: 'creating',
   template: 'minimal',
@@ -15,7 +16,14 @@ const RECORD: VmRecord = {
   shape: { vcpus: 1, memoryMb: 256 },
   requestedDiskMb: 0,
   diskMb: 5120,
+  layers: ['0.raw', '1.qcow2'],
+  sharedLayers: 2,
+  layerSums: {},
   initDigest: 'cd',
+  accessToken: 'token',
+  defaults: { user: 'user', workdir: '', envs: {} },
+  generation: 0,
+  memoryDiscarded: false,
   createdAt: '2026-01-01T00:00:00.000Z',
   versions: {},
   trace: [],
@@ -35,10 +43,10 @@ describe('Journal', () => {
     await journal.begin(RECORD);
     await journal.write({ ...RECORD, slot: 7 });
     expect(await journal.load()).toEqual([{ kind: 'record', record: { ...RECORD, slot: 7 } }]);
-    expect(await readdir(dir.capsule('cl-1'))).toEqual(['record.json']);
-    expect((await stat(join(dir.capsule('cl-1'), 'record.json'))).mode & 0o777).toBe(0o600);
-    await journal.end('cl-1');
-    await journal.end('cl-1');
+    expect(await readdir(dir.capsule('vm-1'))).toEqual(['record.json']);
+    expect((await stat(join(dir.capsule('vm-1'), 'record.json'))).mode & 0o777).toBe(0o600);
+    await journal.end('vm-1');
+    await journal.end('vm-1');
     expect(await journal.load()).toEqual([]);
   });
 
@@ -48,16 +56,16 @@ describe('Journal', () => {
   });
 
   it('tells a folder without a record, also one whose first write was cut off', async () => {
-    await mkdir(dir.capsule('cl-2'));
-    await writeFile(join(dir.capsule('cl-2'), 'record.json.abc.partial'), '{');
-    expect(await journal.load()).toEqual([{ kind: 'empty', id: 'cl-2' }]);
+    await mkdir(dir.capsule('vm-2'));
+    await writeFile(join(dir.capsule('vm-2'), 'record.json.abc.partial'), '{');
+    expect(await journal.load()).toEqual([{ kind: 'empty', vmId: 'vm-2' }]);
   });
 
   it('does not guess at a record that it cannot understand', async () => {
     await journal.begin(RECORD);
-    const path = join(dir.capsule('cl-1'), 'record.json');
+    const path = join(dir.capsule('vm-1'), 'record.json');
     const text = await readFile(path, 'utf8');
-    for (const other of [text.replace('"version":1', '"version":2'), text.slice(0, 40), text.replace('cl-1', 'cl-9')]) {
+    for (const other of [text.replace('"version":2', '"version":1'), text.slice(0, 40), text.replace('vm-1', 'vm-9')]) {
       await writeFile(path, other);
       await expect(journal.load()).rejects.toThrow(path);
     }

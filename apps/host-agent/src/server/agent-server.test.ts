@@ -14,8 +14,8 @@ import { ensureLocalPki, type LocalPki } from '@wrenn/pki/local-pki';
 import { fromConnectError } from '@wrenn/protocol/connect-errors';
 import { WrennError } from '@wrenn/protocol/errors';
 import { HostService } from '@wrenn/protocol/gen/wrenn/host/v1/host_pb';
-import pino from 'pino';
 import { until } from '@wrenn/testing/until';
+import pino from 'pino';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { AgentServer } from './agent-server.ts';
 
@@ -65,6 +65,15 @@ beforeEach(async () => {
       listVms: unused,
       watchVms: unused,
       getVmConsole: unused,
+      pauseVm: unused,
+      resumeVm: unused,
+      forkVm: unused,
+      snapshotVm: unused,
+      deleteSnapshot: unused,
+      verifyVm: unused,
+      hibernateVm: unused,
+      forgetVm: unused,
+      deleteHibernated: unused,
       destroyVm: async () => {
         await release.promise;
         finished.push('destroyVm');

@@ -5,12 +5,13 @@ import { listImages, newestKernel } from '@wrenn/guest-image/catalog';
 import type { HypervisorIdentity } from '@wrenn/hypervisor/hypervisor';
 import { WrennError } from '@wrenn/protocol/errors';
 import type { CreateVmRequest, HelloRequest, HostService } from '@wrenn/protocol/gen/wrenn/host/v1/host_pb';
-import { isId } from '@wrenn/protocol/ids';
 import type { TemplateStore } from '../templates/template-store.ts';
 import { hostCapacity } from '../vms/check-spec.ts';
 import type { VmRequest } from '../vms/vm.ts';
 import { CONSOLE_TAIL_BYTES } from '../vms/vm-folder.ts';
 import type { VmManager } from '../vms/vm-manager.ts';
+import { checkedId, checkedSnapshotId, guestInit } from './request-fields.ts';
+import { sleepService } from './sleep-service.ts';
 import { vmMessage } from './vm-message.ts';
 import { watchVms } from './watch-vms.ts';
 
@@ -45,6 +46,7 @@ export function hostService(options: HostServiceOptions): ServiceImpl<typeof Hos
       const wanted = Math.min(maxBytes || CONSOLE_TAIL_BYTES, MAX_CONSOLE_BYTES);
       return { data: Uint8Array.from(await vms.console(checkedId(id), wanted)) };
     },
+    ...sleepService(vms),
   };
 }
 
@@ -78,24 +80,13 @@ async function hello({ dir, templates, identity, agentVersion }: HostServiceOpti
 }
 
 function vmRequest(request: CreateVmRequest): VmRequest {
-  const { shape, init } = request;
+  const { shape, init, snapshotId } = request;
   return {
     id: checkedId(request.id),
     template: request.template,
+    ...(snapshotId ? { snapshotId: checkedSnapshotId(snapshotId) } : {}),
     shape: { vcpus: shape?.vcpus ?? 0, memoryMb: shape?.memoryMb ?? 0 },
     diskMb: request.diskMb,
-    init: {
-      accessToken: init?.accessToken ?? '',
-      envs: { ...init?.envs },
-      user: init?.defaultUser ?? '',
-      workdir: init?.defaultWorkdir ?? '',
-      hostname: init?.hostname ?? '',
-    },
+    init: guestInit(init),
   };
-}
-
-/** An id becomes part of paths: nothing else than an id may come through. */
-function checkedId(id: string): string {
-  if (!isId('cl', id)) throw new WrennError('invalid_request', { problem: 'id must be the id of a capsule, "cl-…".' });
-  return id;
 }

@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { hypervisorIdentitySchema } from '../journal/hypervisor-identity.ts';
 
 /** Raised when the way in which snapshots are made changes, so that older ones are not used any more. */
-const SNAPSHOT_FORMAT = 2;
+const SNAPSHOT_FORMAT = 3;
 
 export const templateInputsSchema = z.object({
   format: z.number().int(),

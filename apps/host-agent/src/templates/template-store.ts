@@ -1,11 +1,13 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { WrennDir } from '@wrenn/config/wrenn-dir';
-import type { MemorySnapshot, VmShape } from '@wrenn/hypervisor/hypervisor';
+import type { VmShape } from '@wrenn/hypervisor/hypervisor';
 import type { Logger } from 'pino';
 import { rejectOnAbort } from '../processes/reject-on-abort.ts';
+import { checkContent, checkFiles, readManifest, removeFolder } from '../snapshots/sealed-folder.ts';
+import type { SnapshotManifest } from '../snapshots/snapshot-manifest.ts';
+import { type StartSource, startSource } from '../snapshots/start-source.ts';
 import { GuestNotUpError, makeTemplateSnapshot, type SnapshotSource, type VmResources } from './make-snapshot.ts';
-import { checkContent, checkFiles, readManifest, removeFolder, snapshotFolder } from './snapshot-folder.ts';
 import { type TemplateInputs, templateKey } from './template-key.ts';
 
 /** A cold boot under emulation on a busy machine, and the writing of all memory. */
@@ -15,9 +17,7 @@ const MAKE_TIMEOUT_MS = 300_000;
 export interface TemplateSnapshot {
   readonly key: string;
   readonly inputs: TemplateInputs;
-  readonly memory: MemorySnapshot;
-  readonly frozenDisk: string;
-  readonly blankOverlay: string;
+  readonly source: StartSource;
 }
 
 export interface TemplateStoreOptions {
@@ -143,7 +143,7 @@ export class TemplateStore {
       await makeTemplateSnapshot(resources, source, final, log, signal);
     }
     log.info({ key, durationMs: Math.round(performance.now() - started) }, 'template snapshot made');
-    return this.#use(final, key, source.inputs);
+    return this.#use(final, key, await readManifest(final));
   }
 
   async #remove(key: string): Promise<void> {
@@ -167,9 +167,8 @@ export class TemplateStore {
     const dir = join(this.#options.dir.templateSnapshots, key);
     try {
       const manifest = await readManifest(dir);
-      if (templateKey(manifest.inputs) !== key) throw new Error('it belongs to another key');
       await check(dir, manifest);
-      return this.#use(dir, key, manifest.inputs);
+      return this.#use(dir, key, manifest);
     } catch (error) {
       this.#options.log.warn({ key, err: error }, 'a template snapshot cannot be used; it will be made anew');
       await removeFolder(dir);
@@ -177,10 +176,10 @@ export class TemplateStore {
     }
   }
 
-  #use(dir: string, key: string, inputs: TemplateInputs): TemplateSnapshot {
-    const { memory, frozenDisk, blankOverlay } = snapshotFolder(dir);
-    const snapshot = { dir: memory, shape: inputs.shape, identity: inputs.hypervisor };
-    const ready = { key, inputs, memory: snapshot, frozenDisk, blankOverlay };
+  #use(dir: string, key: string, manifest: SnapshotManifest): TemplateSnapshot {
+    const { inputs } = manifest;
+    if (!inputs || templateKey(inputs) !== key) throw new Error('it belongs to another key');
+    const ready = { key, inputs, source: startSource(dir, manifest) };
     this.#ready.set(key, ready);
     return ready;
   }

@@ -10,7 +10,7 @@ export async function freeVm({ slots, cgroups }: VmResources, entry: VmEntry): P
   entry.ended.abort();
   if (entry.process) await entry.process.kill();
   else if (entry.record.process) await killProcess(entry.record.process);
-  await cgroups.remove(entry.record.id);
+  await cgroups.remove(entry.record.vmId);
   if (entry.slot) await slots.release(entry.slot);
   delete entry.slot;
 }

@@ -9,7 +9,9 @@ import type { ClaimOwner } from '../network/claims.ts';
 import { settleSlots } from '../network/leftovers.ts';
 import { slotOf } from '../network/slot.ts';
 import { processesNaming } from '../processes/processes.ts';
+import type { SnapshotStore } from '../snapshots/snapshot-store.ts';
 import type { VmResources } from '../templates/make-snapshot.ts';
+import { goOn } from './stand-still.ts';
 import type { VmEntry } from './vm.ts';
 
 const ADOPT_TIMEOUT_MS = 30_000;
@@ -18,6 +20,8 @@ export interface RecoveryContext {
   readonly dir: WrennDir;
   readonly journal: Journal;
   readonly resources: VmResources;
+  /** Opened already. */
+  readonly snapshots: SnapshotStore;
   readonly owner: ClaimOwner;
   readonly log: Logger;
   readonly claimsDir?: string;
@@ -42,31 +46,44 @@ export async function recoverVms(context: RecoveryContext, signal: AbortSignal):
   const { journal, resources, log } = context;
   const entries = await journal.load();
   const records = entries.flatMap((entry) => (entry.kind === 'record' ? [entry.record] : []));
-  const adopted = await Promise.all(
-    records.filter(({ phase }) => phase === 'running').map((record) => adopt(context, record, signal)),
-  );
+  const alive = records.filter((record) => record.phase === 'running' || isInterruptedPause(context, record));
+  const adopted = await Promise.all(alive.map((record) => adopt(context, record, signal)));
   const running = adopted.filter((entry) => entry.process);
   await removeOrphans(context, running, signal);
+  const kept = new Set([...alive, ...records.filter(({ phase }) => phase === 'failed')].map(({ vmId }) => vmId));
   for (const entry of entries) {
-    if (entry.kind === 'record' && (entry.record.phase === 'running' || entry.record.phase === 'failed')) continue;
-    const id = entry.kind === 'record' ? entry.record.id : entry.id;
-    await journal.end(id);
-    log.info({ vm: id }, 'removed a VM that was not complete');
+    const vmId = entry.kind === 'record' ? entry.record.vmId : entry.vmId;
+    if (kept.has(vmId)) continue;
+    await journal.end(vmId);
+    if (entry.kind === 'record')
+      log.info({ vm: entry.record.id, phase: entry.record.phase }, 'removed the rest of a VM');
   }
   for (const { record } of running) log.info({ vm: record.id, pid: record.process?.pid }, 'adopted a running VM');
-  const keptIds = new Set(running.map(({ record }) => record.id));
-  for (const id of await resources.cgroups.list()) if (!keptIds.has(id)) await resources.cgroups.remove(id);
+  const inCgroups = new Set(running.map(({ record }) => record.vmId));
+  for (const vmId of await resources.cgroups.list()) if (!inCgroups.has(vmId)) await resources.cgroups.remove(vmId);
   const failed = records.filter(({ phase }) => phase === 'failed').map((record) => newEntry(record));
   return { running, lost: adopted.filter((entry) => !entry.process), failed };
 }
 
-async function adopt({ resources, log }: RecoveryContext, record: VmRecord, signal: AbortSignal): Promise<VmEntry> {
-  const entry = newEntry(record);
+/** Whether a VM was about to sleep and must go on: where its generation is complete, its sleep is only finished. */
+function isInterruptedPause({ snapshots }: RecoveryContext, { id, phase, pausing }: VmRecord): boolean {
+  return phase === 'pausing' && snapshots.latest(id)?.generation !== pausing;
+}
+
+async function adopt(context: RecoveryContext, record: VmRecord, signal: AbortSignal): Promise<VmEntry> {
+  const { resources, journal, log } = context;
+  const { pausing, ...rest } = record;
+  const entry = newEntry({ ...rest, phase: 'running' });
   if (!record.process || record.slot === undefined) return entry;
   try {
     const deadline = AbortSignal.any([signal, AbortSignal.timeout(ADOPT_TIMEOUT_MS)]);
-    const vm = await resources.hypervisor.adopt(record.id, record.process, deadline);
-    if (vm) return { ...entry, process: vm, slot: slotOf(record.slot) };
+    const vm = await resources.hypervisor.adopt(record.vmId, record.process, deadline);
+    if (!vm) return entry;
+    const adopted = { ...entry, process: vm, slot: slotOf(record.slot) };
+    // An earlier agent may have ended while it stood still, for a sleep or for a fork.
+    await goOn(adopted, log);
+    if (pausing !== undefined) await journal.write(adopted.record);
+    return adopted;
   } catch (error) {
     signal.throwIfAborted();
     log.error({ vm: record.id, err: error }, 'a VM whose process runs cannot be brought under control; it is ended');

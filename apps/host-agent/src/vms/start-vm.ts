@@ -1,24 +1,25 @@
 import { chown, mkdir } from 'node:fs/promises';
 import type { WrennDir } from '@wrenn/config/wrenn-dir';
+import type { GuestKernel } from '@wrenn/guest-image/catalog';
+import type { RunningVm, VmSpec } from '@wrenn/hypervisor/hypervisor';
 import { WrennError } from '@wrenn/protocol/errors';
+import { diskOf, layDisk } from '../disk/disk-chain.ts';
 import { asHostDiskFull } from '../disk/disk-full.ts';
-import { layOverlay } from '../disk/overlay.ts';
-import { initGuest } from '../guest/init-guest.ts';
+import { type GuestSettings, initGuest } from '../guest/init-guest.ts';
 import type { Journal } from '../journal/journal.ts';
 import { settleAll } from '../processes/settle-all.ts';
+import type { StartSource } from '../snapshots/start-source.ts';
 import type { VmResources } from '../templates/make-snapshot.ts';
-import type { TemplateSnapshot } from '../templates/template-store.ts';
-import type { VmPlan } from './plan-vm.ts';
 import { whileRunning } from './race-exit.ts';
 import type { Trace } from './trace.ts';
 import type { VmEntry } from './vm.ts';
 import { vmFolder } from './vm-folder.ts';
 import { vmSpec } from './vm-spec.ts';
 
-/** A restored guest answers within a second; under emulation on a busy machine it may take long. */
-const INIT_TIMEOUT_MS = 30_000;
+/** A restored guest answers within a second, one that boots within 20; under emulation on a busy machine it may take long. */
+const INIT_TIMEOUT_MS = { restored: 30_000, booted: 90_000 } as const;
 
-/** The hypervisor could not start from a template's snapshot, as when it is damaged, or of a hypervisor built otherwise. */
+/** The hypervisor could not start from a snapshot, as when it is damaged, or of a hypervisor built otherwise. */
 export class SnapshotRefusedError extends Error {
   override readonly name = 'SnapshotRefusedError';
 }
@@ -29,69 +30,80 @@ export interface StartContext {
   readonly resources: VmResources;
 }
 
+export interface VmStart {
+  readonly source: StartSource;
+  readonly kernel: GuestKernel;
+  readonly settings: GuestSettings;
+}
+
 /**
- * Makes a running VM of a template snapshot. What it takes of the machine is in `entry` at every moment, and in the
+ * Makes a running VM of a snapshot. What it takes of the machine is in `entry` at every moment, and in the
  * journal before it is used, so that a failure or a crash at any point can be undone by what is written there.
  */
 export async function startVm(
-  { dir, journal, resources: { hypervisor, slots, cgroups } }: StartContext,
+  context: StartContext,
   entry: VmEntry,
-  plan: VmPlan,
-  snapshot: TemplateSnapshot,
+  { source, kernel, settings }: VmStart,
   trace: Trace,
   signal: AbortSignal,
 ): Promise<void> {
-  const { id, shape } = entry.record;
-  const folder = vmFolder(dir.capsule(id));
+  const { dir, journal, resources } = context;
+  const { slots, cgroups } = resources;
+  const { id, vmId, shape } = entry.record;
+  const folder = vmFolder(dir.capsule(vmId));
   await journal.begin(entry.record);
-  const [slot, disk, cgroupProcs] = await settleAll([
+  const [slot, , cgroupProcs] = await settleAll([
     trace.step('slot', async () => {
       entry.slot = await slots.acquire(signal);
       return entry.slot;
     }),
-    trace.step('disk', () => layOverlay(folder.dir, snapshot.blankOverlay, snapshot.frozenDisk)),
-    cgroups.create(id, shape),
+    trace.step('disk', () => layDisk(source.dir, folder.dir, source.layers)),
+    cgroups.create(vmId, shape),
     mkdir(folder.runDir, { mode: 0o700 }),
   ] as const);
   entry.record = { ...entry.record, slot: slot.index };
   await settleAll([journal.write(entry.record), chown(folder.runDir, slot.uid, slot.gid)]);
-  const spec = vmSpec({
-    id,
-    shape,
-    kernel: plan.kernel,
-    disk: { path: disk, format: 'qcow2' },
-    slot,
-    cgroupProcs,
-    runDir: folder.runDir,
-  });
-  const vm = await trace.step('restore', () =>
-    hypervisor.restore(spec, snapshot.memory, signal).catch((error: unknown) => {
-      if (signal.aborted || asHostDiskFull(error)) throw error;
-      throw new SnapshotRefusedError('the hypervisor does not start from the snapshot', { cause: error });
-    }),
-  );
+  const disk = diskOf(folder.dir, source.layers);
+  const spec = vmSpec({ id: vmId, shape, kernel, disk, slot, cgroupProcs, runDir: folder.runDir });
+  const vm = await trace.step(source.memory ? 'restore' : 'boot', () => launch(resources, spec, source, signal));
   entry.process = vm;
   entry.record = { ...entry.record, process: vm.process };
   await settleAll([
     journal.write(entry.record),
-    trace.step('init', () =>
-      whileRunning(vm, signal, (alive) => initWithin(INIT_TIMEOUT_MS, id, slot.hostIp, plan, alive)),
-    ),
+    trace.step('init', () => confirm(id, vm, slot.hostIp, settings, source, signal)),
   ]);
   entry.record = { ...entry.record, phase: 'running', startedAt: new Date().toISOString(), trace: trace.steps };
   await journal.write(entry.record);
 }
 
-async function initWithin(
-  timeoutMs: number,
+async function launch(
+  { hypervisor }: VmResources,
+  spec: VmSpec,
+  { memory }: StartSource,
+  signal: AbortSignal,
+): Promise<RunningVm> {
+  if (!memory) return hypervisor.boot(spec, signal);
+  try {
+    return await hypervisor.restore(spec, memory, signal);
+  } catch (error) {
+    if (signal.aborted || asHostDiskFull(error)) throw error;
+    throw new SnapshotRefusedError('the hypervisor does not start from the snapshot', { cause: error });
+  }
+}
+
+/** Makes the guest this capsule's own; it counts as running only when it has confirmed that. */
+async function confirm(
   id: string,
+  vm: RunningVm,
   hostIp: string,
-  plan: VmPlan,
+  settings: GuestSettings,
+  { memory }: StartSource,
   signal: AbortSignal,
 ): Promise<void> {
+  const timeoutMs = memory ? INIT_TIMEOUT_MS.restored : INIT_TIMEOUT_MS.booted;
   const deadline = AbortSignal.timeout(timeoutMs);
   try {
-    await initGuest(id, hostIp, plan.settings, AbortSignal.any([signal, deadline]));
+    await whileRunning(vm, signal, (alive) => initGuest(id, hostIp, settings, AbortSignal.any([alive, deadline])));
   } catch (error) {
     if (!deadline.aborted || signal.aborted) throw error;
     const problem = `its guest agent did not answer within ${timeoutMs} ms.`;

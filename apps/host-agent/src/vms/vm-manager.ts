@@ -1,29 +1,40 @@
-import { createHash } from 'node:crypto';
 import type { WrennDir } from '@wrenn/config/wrenn-dir';
-import type { VmExit } from '@wrenn/hypervisor/hypervisor';
 import { WrennError } from '@wrenn/protocol/errors';
 import type { Logger } from 'pino';
-import { asHostDiskFull } from '../disk/disk-full.ts';
 import type { Journal } from '../journal/journal.ts';
-import type { VmRecord } from '../journal/vm-record.ts';
 import type { ClaimOwner } from '../network/claims.ts';
+import { deleteHibernated, hibernate } from '../objects/hibernation.ts';
+import type { ObjectStore } from '../objects/object-store.ts';
+import { settleAll } from '../processes/settle-all.ts';
+import { findDamage } from '../snapshots/sealed-folder.ts';
+import type { SleepingVm, SnapshotStore } from '../snapshots/snapshot-store.ts';
 import type { VmResources } from '../templates/make-snapshot.ts';
-import type { TemplateSnapshot, TemplateStore } from '../templates/template-store.ts';
-import { freeVm } from './free-vm.ts';
+import type { TemplateStore } from '../templates/template-store.ts';
+import { compactInBackground, stopCompaction } from './compact-disk.ts';
+import { createVm, isSameRequest } from './create-vm.ts';
+import { checkChildren, type ForkChild, forkVm } from './fork-vm.ts';
+import { hibernationSource } from './hibernation-source.ts';
 import { KeyedQueue } from './keyed-queue.ts';
-import { planVm, type VmPlan } from './plan-vm.ts';
+import { pauseVm } from './pause-vm.ts';
 import { recoverVms } from './recover-vms.ts';
-import { SnapshotRefusedError, startError, startVm } from './start-vm.ts';
-import { Trace } from './trace.ts';
+import { type ResumeRequest, resumeVm } from './resume-vm.ts';
+import { snapshotRunningVm, snapshotSleepingVm } from './snapshot-vm.ts';
+import { Trace, type TraceStep } from './trace.ts';
 import type { VmEntry, VmRequest } from './vm.ts';
+import type { VmContext } from './vm-context.ts';
 import { type VmChange, VmEvents } from './vm-events.ts';
-import { keepConsole, readTail, stripFolder, vmFolder } from './vm-folder.ts';
+import { readTail, stripFolder } from './vm-folder.ts';
+import { VmRegistry } from './vm-registry.ts';
+import { initDigest } from './vm-settings.ts';
+import type { VmView } from './vm-view.ts';
 
 export interface VmManagerOptions {
   readonly dir: WrennDir;
   readonly journal: Journal;
   readonly resources: VmResources;
   readonly templates: TemplateStore;
+  readonly snapshots: SnapshotStore;
+  readonly objects: ObjectStore;
   readonly owner: ClaimOwner;
   readonly agentVersion: string;
   readonly log: Logger;
@@ -37,26 +48,48 @@ export interface GuestAddress {
   readonly ended: AbortSignal;
 }
 
+/** What a verb made, and what it took. */
+export interface Traced<T> {
+  readonly result: T;
+  readonly trace: readonly TraceStep[];
+}
+
+/** What `verify` found of one file. */
+export interface FileReport {
+  readonly name: string;
+  readonly sizeBytes: number;
+  /** Undefined: as it was written. */
+  readonly problem: string | undefined;
+}
+
 /** All VMs of this agent. The verbs of one VM run one after the other, those of different VMs side by side. */
 export class VmManager {
   readonly #options: VmManagerOptions;
-  readonly #entries = new Map<string, VmEntry>();
+  readonly #context: VmContext;
+  readonly #registry: VmRegistry;
   readonly #queue = new KeyedQueue();
-  readonly #events = new VmEvents<VmRecord>();
+  readonly #events = new VmEvents<VmView>();
   readonly #stopping = new AbortController();
   #accepting = false;
 
   constructor(options: VmManagerOptions) {
+    const [queue, events] = [this.#queue, this.#events];
     this.#options = options;
+    this.#registry = new VmRegistry({ ...options, queue, events });
+    this.#context = { ...options, queue, registry: this.#registry };
   }
 
   /** Takes over what an earlier agent left. Before any verb. */
   async recover(signal: AbortSignal): Promise<void> {
+    const registry = this.#registry;
     const { running, lost, failed } = await recoverVms(this.#options, signal);
-    for (const entry of [...running, ...lost, ...failed]) this.#entries.set(entry.record.id, entry);
-    for (const entry of failed) await stripFolder(this.#folder(entry).dir);
-    for (const entry of lost) await this.#fail(entry, 'its process ended while no agent ran on its host.');
-    for (const entry of running) this.#watchExit(entry);
+    for (const entry of [...running, ...lost, ...failed]) registry.put(entry);
+    for (const entry of failed) await stripFolder(registry.folder(entry).dir);
+    for (const entry of lost) await registry.fail(entry, 'its process ended while no agent ran on its host.');
+    for (const entry of running) {
+      registry.watchExit(entry);
+      compactInBackground(this.#context, entry);
+    }
     this.#accepting = true;
     this.#options.resources.slots.replenish();
   }
@@ -66,57 +99,179 @@ export class VmManager {
    *
    * @throws WrennError of every kind that a start can end with; nothing of the VM is left then.
    */
-  create(request: VmRequest, callerSignal: AbortSignal): Promise<VmRecord> {
-    const trace = new Trace();
-    const asked = performance.now();
-    return this.#verb(request.id, callerSignal, async (signal) => {
-      trace.add('queue', performance.now() - asked);
-      const existing = this.#entries.get(request.id);
-      // A removal that could not be finished is finished first.
-      if (existing?.record.phase === 'destroying') await this.#remove(existing);
-      else if (existing) return sameRequest(existing.record, request);
-      try {
-        return await this.#create(request, trace, signal);
-      } finally {
-        this.#options.resources.slots.replenish();
+  create(request: VmRequest, callerSignal: AbortSignal): Promise<VmView> {
+    return this.#starting(request.id, callerSignal, async (trace, signal) => {
+      const existing = await this.#existing(request.id);
+      if (existing && isSameRequest(existing, request)) return;
+      if (existing || this.#options.snapshots.latest(request.id)) {
+        throw new WrennError('conflict', { what: `Another capsule with the id ${request.id}` });
       }
+      await createVm(this.#context, request, trace, signal);
     });
   }
 
-  /** Ends a VM and frees all that it held. An unknown id is a success. */
+  /** Puts a VM to sleep, or answers that it sleeps in this generation. */
+  pause(id: string, generation: number, callerSignal: AbortSignal): Promise<Traced<VmView>> {
+    return this.#traced(id, callerSignal, async (trace, signal) => {
+      const entry = await this.#existing(id);
+      const last = this.#options.snapshots.latest(id)?.generation ?? 0;
+      if (!entry && last === generation) return this.get(id);
+      const running = requireRunning(id, entry);
+      if (generation <= last) {
+        throw new WrennError('invalid_request', { problem: `generation ${generation} of ${id} exists already.` });
+      }
+      await pauseVm(this.#context, running, generation, trace, signal);
+      this.#options.resources.slots.replenish();
+      return this.get(id);
+    });
+  }
+
+  /** Wakes a sleeping VM, or one that failed and has slept before; or answers that it was woken by an equal request. */
+  resume(request: ResumeRequest, callerSignal: AbortSignal): Promise<VmView> {
+    const { id } = request;
+    return this.#starting(id, callerSignal, async (trace, signal) => {
+      const existing = await this.#existing(id);
+      if (existing?.record.phase === 'running') {
+        const { generation, initDigest: digest } = existing.record;
+        if (generation === request.generation && digest === initDigest(request.init)) return;
+        throw new WrennError('invalid_state', { id, status: 'running', needed: 'paused' });
+      }
+      if (existing) await this.#registry.remove(existing);
+      await resumeVm(this.#context, request, trace, signal);
+    });
+  }
+
+  /** Makes new VMs of a running one, or answers with those that an equal request made. */
+  fork(id: string, children: readonly ForkChild[], callerSignal: AbortSignal): Promise<Traced<VmView[]>> {
+    return this.#traced(id, callerSignal, async (trace, signal) => {
+      checkChildren(id, children);
+      const views = () => children.map((child) => this.get(child.id));
+      const there = children.map((child) => this.#registry.get(child.id));
+      const known = (child: ForkChild, index: number) => {
+        const record = there[index]?.record;
+        return record?.phase === 'running' && record.initDigest === initDigest(child.init);
+      };
+      if (children.every(known)) return views();
+      const source = requireRunning(id, await this.#existing(id));
+      for (const entry of there) if (entry) await this.#registry.remove(entry);
+      await forkVm(this.#context, source, children, trace, signal);
+      this.#options.resources.slots.replenish();
+      return views();
+    });
+  }
+
+  /** Keeps the state of a VM, running or sleeping, as a snapshot that VMs are made of. */
+  snapshot(id: string, snapshotId: string, callerSignal: AbortSignal): Promise<Traced<SleepingVm>> {
+    return this.#traced(id, callerSignal, async (trace, signal) => {
+      const made = this.#options.snapshots.latest(snapshotId);
+      if (made) return made;
+      const entry = await this.#existing(id);
+      const sleeping = this.#options.snapshots.latest(id);
+      if (!entry && sleeping) return snapshotSleepingVm(this.#context, sleeping, snapshotId, trace, signal);
+      return snapshotRunningVm(this.#context, requireRunning(id, entry), snapshotId, trace, signal);
+    });
+  }
+
+  /** Removes a snapshot. VMs that were made of it keep what they need. An unknown id is a success. */
+  deleteSnapshot(snapshotId: string, callerSignal: AbortSignal): Promise<void> {
+    return this.#verb(snapshotId, callerSignal, () => this.#options.snapshots.remove(snapshotId));
+  }
+
+  /** Reads every file of a sleeping VM and compares it with its sum. */
+  verify(id: string, callerSignal: AbortSignal): Promise<{ generation: number; files: FileReport[] }> {
+    return this.#verb(id, callerSignal, async (signal) => {
+      const sleeping = this.#requireSleeping(id);
+      const { manifest, generation, dir, problem } = sleeping;
+      if (!manifest) throw problem ?? new WrennError('capsule_not_found', { id });
+      const files: FileReport[] = [];
+      for (const [name, sum] of Object.entries(manifest.files)) {
+        files.push({ name, sizeBytes: sum.sizeBytes, problem: await findDamage(dir, name, sum, signal) });
+      }
+      if (files.some((file) => file.problem)) await this.#options.snapshots.recheck(sleeping, signal);
+      this.#registry.publish(id);
+      return { generation, files };
+    });
+  }
+
+  /** Copies a sleeping VM into the object store and reads it back there. */
+  hibernate(
+    id: string,
+    generation: number,
+    objectKey: string,
+    callerSignal: AbortSignal,
+  ): Promise<Traced<{ storedBytes: number }>> {
+    return this.#traced(id, callerSignal, async (trace, signal) => {
+      const { snapshots, objects } = this.#options;
+      const sleeping = this.#requireSleeping(id, generation);
+      const manifest = await trace.step('check', async () => {
+        const found = await snapshots.require(sleeping, false);
+        const damage = await snapshots.recheck(sleeping, signal);
+        if (damage) throw damage;
+        return found;
+      });
+      const source = hibernationSource(objectKey, sleeping.dir, manifest);
+      return trace.step('store', () => hibernate(objects, source, signal));
+    });
+  }
+
+  /** Frees what this host has of a VM that is in the object store. An unknown id is a success. */
+  forget(id: string, generation: number, callerSignal: AbortSignal): Promise<void> {
+    return this.#verb(id, callerSignal, async () => {
+      const found = this.#options.snapshots.latest(id);
+      if (found?.generation !== generation) return;
+      if (await this.#existing(id)) throw new WrennError('invalid_state', { id, status: 'running', needed: 'paused' });
+      await this.#options.snapshots.remove(id);
+      this.#registry.publish(id);
+    });
+  }
+
+  /** Removes a VM from the object store. An unknown key is a success. */
+  async deleteHibernated(objectKey: string, callerSignal: AbortSignal): Promise<void> {
+    const signal = AbortSignal.any([callerSignal, this.#stopping.signal]);
+    await deleteHibernated(this.#options.objects, objectKey, signal);
+  }
+
+  /** Ends a VM, running or sleeping, and frees all that it held. An unknown id is a success. */
   destroy(id: string, callerSignal: AbortSignal): Promise<void> {
     return this.#verb(id, callerSignal, async () => {
-      const entry = this.#entries.get(id);
-      if (!entry) return;
-      await this.#remove(entry);
+      const entry = this.#registry.get(id);
+      if (entry) {
+        await stopCompaction(entry);
+        await this.#registry.remove(entry);
+      }
+      await this.#options.snapshots.remove(id);
+      this.#registry.publish(id);
       this.#options.resources.slots.replenish();
     });
   }
 
   /** @throws WrennError capsule_not_found */
-  get(id: string): VmRecord {
-    return this.#entry(id).record;
+  get(id: string): VmView {
+    const view = this.#registry.view(id);
+    if (!view) throw new WrennError('capsule_not_found', { id });
+    return view;
   }
 
-  list(): VmRecord[] {
-    return [...this.#entries.values()].map((entry) => entry.record);
+  list(): VmView[] {
+    const ids = new Set([...this.#registry.values().map(({ record }) => record.id), ...this.#sleepingIds()]);
+    return [...ids].map((id) => this.get(id));
   }
 
   /** Changes from now on, until the signal fires or the agent stops. */
-  watch(signal: AbortSignal): AsyncIterable<VmChange<VmRecord>[]> {
+  watch(signal: AbortSignal): AsyncIterable<VmChange<VmView>[]> {
     return this.#events.watch(AbortSignal.any([signal, this.#stopping.signal]));
   }
 
   /** The last bytes of the guest's console, also of one that has ended. */
   async console(id: string, maxBytes: number): Promise<Buffer> {
-    const entry = this.#entry(id);
-    const folder = this.#folder(entry);
+    const entry = this.#registry.require(id);
+    const folder = this.#registry.folder(entry);
     return readTail(entry.record.phase === 'failed' ? folder.consoleTail : folder.console, maxBytes);
   }
 
   /** @throws WrennError capsule_not_found, or invalid_state where the guest cannot be reached now. */
   address(id: string): GuestAddress {
-    const { record, slot, ended } = this.#entry(id);
+    const { record, slot, ended } = this.#registry.require(id);
     if (record.phase !== 'running' || !slot) {
       throw new WrennError('invalid_state', { id, status: record.phase, needed: 'running' });
     }
@@ -134,7 +289,62 @@ export class VmManager {
     await this.#queue.idle();
     clearTimeout(timer);
     this.#stopping.abort(new WrennError('shutting_down'));
-    for (const entry of this.#entries.values()) entry.process?.release();
+    await settleAll(this.#registry.values().map(stopCompaction));
+    for (const entry of this.#registry.values()) entry.process?.release();
+  }
+
+  #sleepingIds(): string[] {
+    return this.#options.snapshots.capsuleIds();
+  }
+
+  #requireSleeping(id: string, generation?: number): SleepingVm {
+    const entry = this.#registry.get(id);
+    const sleeping = this.#options.snapshots.latest(id);
+    if (entry && entry.record.phase !== 'failed') {
+      throw new WrennError('invalid_state', { id, status: entry.record.phase, needed: 'paused' });
+    }
+    if (!sleeping || (generation !== undefined && sleeping.generation !== generation)) {
+      throw new WrennError('capsule_not_found', { id });
+    }
+    return sleeping;
+  }
+
+  /** The VM that the capsule has. A removal that could not be finished is finished first. */
+  async #existing(id: string): Promise<VmEntry | undefined> {
+    const entry = this.#registry.get(id);
+    const isGoing = entry?.record.phase === 'destroying' || entry?.record.phase === 'pausing';
+    if (entry && isGoing) await this.#registry.remove(entry);
+    return this.#registry.get(id);
+  }
+
+  /** A verb that ends with a running VM. */
+  #starting(
+    id: string,
+    callerSignal: AbortSignal,
+    action: (trace: Trace, signal: AbortSignal) => Promise<void>,
+  ): Promise<VmView> {
+    return this.#traced(id, callerSignal, async (trace, signal) => {
+      try {
+        await action(trace, signal);
+        return this.get(id);
+      } finally {
+        this.#options.resources.slots.replenish();
+      }
+    }).then(({ result }) => result);
+  }
+
+  async #traced<T>(
+    id: string,
+    callerSignal: AbortSignal,
+    action: (trace: Trace, signal: AbortSignal) => Promise<T>,
+  ): Promise<Traced<T>> {
+    const trace = new Trace();
+    const asked = performance.now();
+    const result = await this.#verb(id, callerSignal, (signal) => {
+      trace.add('queue', asked);
+      return action(trace, signal);
+    });
+    return { result, trace: trace.steps };
   }
 
   #verb<T>(id: string, callerSignal: AbortSignal, action: (signal: AbortSignal) => Promise<T>): Promise<T> {
@@ -146,162 +356,12 @@ export class VmManager {
       return action(signal);
     });
   }
-
-  async #create(request: VmRequest, trace: Trace, signal: AbortSignal): Promise<VmRecord> {
-    const { dir, resources, templates, log } = this.#options;
-    const plan = await trace.step('plan', () => planVm(dir, resources.hypervisor.identity, request));
-    for (let attempt = 1; ; attempt++) {
-      const snapshot = await trace.step('template', () =>
-        templates.get(plan, signal).catch((error: unknown) => Promise.reject(startError(error, signal))),
-      );
-      const entry: VmEntry = { record: this.#newRecord(request, plan), ended: new AbortController() };
-      this.#put(entry);
-      try {
-        await startVm(this.#options, entry, plan, snapshot, trace, signal);
-        this.#watchExit(entry);
-        this.#publish(entry);
-        log.info({ vm: request.id, trace: trace.steps }, 'VM started');
-        return entry.record;
-      } catch (error) {
-        const failure = startError(error, signal);
-        const console = await readTail(this.#folder(entry).console, 2000).catch(() => Buffer.alloc(0));
-        log.error({ vm: request.id, err: failure, console: console.toString() }, 'VM could not be started');
-        await this.#remove(entry).catch((rest: unknown) => {
-          log.error({ vm: request.id, err: rest }, 'what is left of a VM that did not start cannot be freed yet');
-        });
-        const worthAnother = attempt === 1 && !signal.aborted && !asHostDiskFull(failure);
-        if (!worthAnother || !(await this.#mendSnapshot(snapshot, error))) throw failure;
-      }
-    }
-  }
-
-  /** Whether a new snapshot will be made in place of the one from which a VM did not start. */
-  async #mendSnapshot(snapshot: TemplateSnapshot, error: unknown): Promise<boolean> {
-    if (!(error instanceof SnapshotRefusedError)) return this.#options.templates.discardIfBroken(snapshot);
-    await this.#options.templates.discard(snapshot);
-    return true;
-  }
-
-  /** Follows the VM's process to its end. */
-  #watchExit(entry: VmEntry): void {
-    void entry.process?.exited.then((exit) =>
-      this.#queue.run(entry.record.id, async () => {
-        // It may be gone already, or be another VM of the same id.
-        if (this.#entries.get(entry.record.id) !== entry || entry.record.phase !== 'running') return;
-        await this.#fail(entry, exitSentence(exit)).catch((error: unknown) => {
-          this.#options.log.error({ vm: entry.record.id, err: error }, 'the rest of a VM that ended cannot be freed');
-        });
-        this.#options.resources.slots.replenish();
-      }),
-    );
-  }
-
-  /** Frees what an ended VM held and keeps why it ended. */
-  async #fail(entry: VmEntry, problem: string): Promise<void> {
-    const { log, resources } = this.#options;
-    const { id } = entry.record;
-    const folder = this.#folder(entry);
-    log.warn({ vm: id, problem }, 'VM ended');
-    const { slot: _slot, process, ...kept } = entry.record;
-    const reason = new WrennError('capsule_ended', { id, problem });
-    entry.record = { ...kept, phase: 'failed', reason: { code: reason.code, text: reason.message } };
-    this.#publish(entry);
-    entry.ended.abort();
-    await keepConsole(folder.dir).catch((error: unknown) => log.warn({ vm: id, err: error }, 'console is not kept'));
-    await this.#write(entry);
-    await freeVm(resources, process ? { ...entry, record: { ...entry.record, process } } : entry);
-    delete entry.slot;
-    delete entry.process;
-    await stripFolder(folder.dir);
-  }
-
-  /** Ends the VM, frees everything and forgets it. Can be repeated when it fails half-way. */
-  async #remove(entry: VmEntry): Promise<void> {
-    const { id } = entry.record;
-    entry.record = { ...entry.record, phase: 'destroying' };
-    this.#publish(entry);
-    await this.#write(entry);
-    await freeVm(this.#options.resources, entry);
-    await this.#options.journal.end(id);
-    this.#entries.delete(id);
-    this.#events.publish({ id, vm: undefined });
-  }
-
-  /** Writes the record where that only serves a restart: freeing must go on, above all when the disk is full. */
-  async #write(entry: VmEntry): Promise<void> {
-    await this.#options.journal.write(entry.record).catch((error: unknown) => {
-      this.#options.log.warn({ vm: entry.record.id, err: error }, 'the journal cannot be written');
-    });
-  }
-
-  #put(entry: VmEntry): void {
-    this.#entries.set(entry.record.id, entry);
-    this.#publish(entry);
-  }
-
-  #publish({ record }: VmEntry): void {
-    this.#events.publish({ id: record.id, vm: record });
-  }
-
-  #entry(id: string): VmEntry {
-    const entry = this.#entries.get(id);
-    if (!entry) throw new WrennError('capsule_not_found', { id });
-    return entry;
-  }
-
-  #folder(entry: VmEntry) {
-    return vmFolder(this.#options.dir.capsule(entry.record.id));
-  }
-
-  #newRecord(request: VmRequest, plan: VmPlan): VmRecord {
-    return {
-      version: 1,
-      id: request.id,
-      phase: 'creating',
-      template: request.template,
-      imageSha256: plan.image.manifest.sha256,
-      shape: { ...request.shape },
-      requestedDiskMb: request.diskMb,
-      diskMb: plan.diskMb,
-      initDigest: initDigest(request),
-      createdAt: new Date().toISOString(),
-      versions: {
-        kernel_version: plan.kernel.version,
-        hypervisor_version: this.#options.resources.hypervisor.identity.version,
-        agent_version: this.#options.agentVersion,
-        envd_version: plan.image.manifest.envdVersion,
-      },
-      trace: [],
-    };
-  }
 }
 
-/** The record, when the request is the one that made it. */
-function sameRequest(record: VmRecord, request: VmRequest): VmRecord {
-  const same =
-    record.template === request.template &&
-    record.shape.vcpus === request.shape.vcpus &&
-    record.shape.memoryMb === request.shape.memoryMb &&
-    record.requestedDiskMb === request.diskMb &&
-    record.initDigest === initDigest(request);
-  if (!same) throw new WrennError('conflict', { what: `Another capsule with the id ${request.id}` });
-  return record;
-}
-
-/** The settings hold secrets, which the journal must not; their hash tells them apart as well. */
-function initDigest({ init }: VmRequest): string {
-  const envs = Object.entries(init.envs).sort(([a], [b]) => (a < b ? -1 : 1));
-  const text = JSON.stringify([init.accessToken, envs, init.user, init.workdir, init.hostname]);
-  return createHash('sha256').update(text).digest('hex');
-}
-
-function exitSentence({ reason, detail }: VmExit): string {
-  switch (reason) {
-    case 'guest':
-      return detail;
-    case 'killed':
-      return 'its process was killed on the host.';
-    case 'crashed':
-      return 'its hypervisor crashed.';
-  }
+function requireRunning(id: string, entry: VmEntry | undefined): VmEntry {
+  if (!entry) throw new WrennError('capsule_not_found', { id });
+  const { phase, reason } = entry.record;
+  if (phase === 'running') return entry;
+  if (phase === 'failed') throw new WrennError('capsule_ended', { id, problem: reason?.text ?? 'it has failed' });
+  throw new WrennError('invalid_state', { id, status: phase, needed: 'running' });
 }

@@ -1,22 +1,26 @@
-import type { RunningVm } from '@wrenn/hypervisor/hypervisor';
+import type { RunningVm, VmShape } from '@wrenn/hypervisor/hypervisor';
 import type { VmRecord } from '../journal/vm-record.ts';
 import type { Slot } from '../network/slot.ts';
 
-/** What a caller wants a VM to be. */
+/** What the guest is told. Empty texts mean the defaults of what it is made of. */
+export interface GuestInit {
+  readonly accessToken: string;
+  readonly envs: Readonly<Record<string, string>>;
+  readonly user: string;
+  readonly workdir: string;
+  readonly hostname: string;
+}
+
+/** What a caller wants a new VM to be. */
 export interface VmRequest {
   readonly id: string;
   readonly template: string;
-  readonly shape: { readonly vcpus: number; readonly memoryMb: number };
+  /** Start from this snapshot of a user; shape and disk are the snapshot's then. */
+  readonly snapshotId?: string;
+  readonly shape: VmShape;
   /** 0 is the template's own size. */
   readonly diskMb: number;
-  /** Empty texts mean the template's defaults. */
-  readonly init: {
-    readonly accessToken: string;
-    readonly envs: Readonly<Record<string, string>>;
-    readonly user: string;
-    readonly workdir: string;
-    readonly hostname: string;
-  };
+  readonly init: GuestInit;
 }
 
 /** A VM that the agent has, with what only lives in memory. */
@@ -26,5 +30,7 @@ export interface VmEntry {
   slot?: Slot;
   process?: RunningVm;
   /** Fires when connections to the guest must end. */
-  readonly ended: AbortController;
+  ended: AbortController;
+  /** The merging of its layers that is under way. */
+  compaction?: { readonly stop: AbortController; readonly done: Promise<void> };
 }

@@ -2,8 +2,9 @@ import { access, appendFile, mkdir, mkdtemp, readFile, rm, stat, utimes, writeFi
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { checkContent, checkFiles, readManifest, removeFolder, sealFolder } from './snapshot-folder.ts';
-import { type TemplateInputs, templateKey } from './template-key.ts';
+import { type TemplateInputs, templateKey } from '../templates/template-key.ts';
+import { checkContent, checkFiles, manifestVersion, readManifest, removeFolder, sealFolder } from './sealed-folder.ts';
+import type { SnapshotManifest } from './snapshot-manifest.ts';
 
 const INPUTS: TemplateInputs = {
   format: 1,
@@ -17,6 +18,26 @@ const INPUTS: TemplateInputs = {
   hypervisor: { kind: 'qemu', version: '7.2.22', accelerator: 'tcg', arch: 'x86_64', cpu: 'max' },
 };
 
+const MANIFEST: Omit<SnapshotManifest, 'files'> = {
+  version: 2,
+  kind: 'template',
+  id: 'key',
+  generation: 1,
+  inputs: INPUTS,
+  hypervisor: INPUTS.hypervisor,
+  template: 'minimal',
+  imageSha256: 'ab',
+  shape: INPUTS.shape,
+  diskMb: 5120,
+  requestedDiskMb: 0,
+  layers: ['0.raw'],
+  sharedLayers: 1,
+  guestToken: '',
+  defaults: { user: 'user', workdir: '', envs: {} },
+  versions: {},
+  createdAt: '2026-01-01T00:00:00.000Z',
+};
+
 let dir: string;
 let final: string;
 beforeEach(async () => {
@@ -25,7 +46,7 @@ beforeEach(async () => {
   await mkdir(join(dir, 'key.partial', 'memory'), { recursive: true });
   await writeFile(join(dir, 'key.partial', 'memory', 'memory'), 'all of the memory');
   await writeFile(join(dir, 'key.partial', 'disk.qcow2'), 'disk');
-  await sealFolder(join(dir, 'key.partial'), final, 'key', INPUTS);
+  await sealFolder({ partial: join(dir, 'key.partial'), final, manifest: MANIFEST });
 });
 afterEach(() => rm(dir, { recursive: true }));
 
@@ -55,9 +76,34 @@ describe('a sealed folder', () => {
   it('shows a file that is gone, and a manifest that is none', async () => {
     const manifest = await readManifest(final);
     await rm(join(final, 'memory', 'memory'));
-    await expect(checkFiles(final, manifest)).rejects.toThrow('ENOENT');
+    await expect(checkFiles(final, manifest)).rejects.toThrow('memory/memory is missing');
     await writeFile(join(final, 'manifest.json'), (await readFile(join(final, 'manifest.json'), 'utf8')).slice(0, 50));
     await expect(readManifest(final)).rejects.toThrow();
+  });
+
+  it('takes over known sums of files that it shares, and sums up the others', async () => {
+    const partial = join(dir, 'next.partial');
+    await mkdir(partial);
+    await writeFile(join(partial, 'shared'), 'a');
+    await writeFile(join(partial, 'fresh'), 'a');
+    const shared = { sizeBytes: 1, mtimeMs: 1, sha256: 'known' };
+    const { files } = await sealFolder({
+      partial,
+      final: join(dir, 'next'),
+      manifest: MANIFEST,
+      known: { shared, absent: shared },
+    });
+    expect(files.shared).toEqual(shared);
+    expect(Object.keys(files)).toEqual(['shared', 'fresh']);
+    expect(files.fresh?.sha256).not.toBe('known');
+  });
+
+  it('tells a manifest of another version from one that is damaged', async () => {
+    await writeFile(join(final, 'manifest.json'), '{"version":3}');
+    await expect(readManifest(final)).rejects.toThrow();
+    expect(await manifestVersion(final)).toBe(3);
+    await writeFile(join(final, 'manifest.json'), '{"vers');
+    expect(await manifestVersion(final)).toBeUndefined();
   });
 
   it('is removed also over the rest of an earlier removal', async () => {

@@ -1,0 +1,124 @@
+import { readdir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { WrennError } from '@wrenn/protocol/errors';
+import { asHostDiskFull } from '../disk/disk-full.ts';
+import { wake } from '../objects/hibernation.ts';
+import { damagedError, findDamage, sealFolder } from '../snapshots/sealed-folder.ts';
+import { type SnapshotManifest, snapshotManifestSchema } from '../snapshots/snapshot-manifest.ts';
+import type { SleepingVm } from '../snapshots/snapshot-store.ts';
+import { startSource, withoutMemory } from '../snapshots/start-source.ts';
+import { checkShape, hostCapacity } from './check-spec.ts';
+import { newRecord } from './new-record.ts';
+import { requireKernel } from './plan-vm.ts';
+import { runVm, StartFailedError } from './run-vm.ts';
+import type { Trace } from './trace.ts';
+import type { GuestInit, VmEntry } from './vm.ts';
+import type { VmContext } from './vm-context.ts';
+
+export interface ResumeRequest {
+  readonly id: string;
+  readonly generation: number;
+  readonly init: GuestInit;
+  /** `discard`: boot the disk without the memory that it slept with. */
+  readonly memory: 'keep' | 'discard';
+  /** Where the generation is in the object store, when the host may not have it. */
+  readonly objectKey: string | undefined;
+}
+
+/**
+ * Makes a VM of a sleeping one. Its generation stays until the next one is complete.
+ *
+ * @throws WrennError capsule_not_found, snapshot_damaged, snapshot_incompatible, and of every kind that a start can end with
+ */
+export async function resumeVm(
+  context: VmContext,
+  request: ResumeRequest,
+  trace: Trace,
+  signal: AbortSignal,
+): Promise<VmEntry> {
+  const { dir, snapshots, log } = context;
+  const { id, init, memory } = request;
+  const sleeping = await findGeneration(context, request, trace, signal);
+  const manifest = await trace.step('plan', () => snapshots.require(sleeping, memory === 'keep'));
+  checkShape(manifest.shape, hostCapacity());
+  const kept = startSource(sleeping.dir, manifest);
+  const source = memory === 'keep' ? kept : withoutMemory(kept);
+  const record = newRecord({
+    ...manifest,
+    id,
+    source,
+    init,
+    generation: sleeping.generation,
+    createdAt: manifest.capsuleCreatedAt,
+    versions: { ...manifest.versions, agent_version: context.agentVersion },
+  });
+  const entry: VmEntry = { record, ended: new AbortController() };
+  try {
+    await runVm(context, entry, { source, kernel: await requireKernel(dir), init }, trace, signal);
+  } catch (error) {
+    if (!(error instanceof StartFailedError)) throw error;
+    if (signal.aborted || asHostDiskFull(error.failure)) throw error.failure;
+    const problem = await snapshots.recheck(sleeping, signal);
+    if (problem) log.error({ vm: id, err: problem }, 'a VM did not wake because its snapshot is damaged');
+    throw problem ?? error.failure;
+  }
+  return entry;
+}
+
+async function findGeneration(
+  context: VmContext,
+  { id, generation, objectKey }: ResumeRequest,
+  trace: Trace,
+  signal: AbortSignal,
+): Promise<SleepingVm> {
+  const found = context.snapshots.latest(id);
+  if (found?.generation === generation) return found;
+  if (found && found.generation > generation) {
+    const problem = `generation ${generation} of ${id} is older than its last one, ${found.generation}`;
+    throw new WrennError('invalid_request', { problem });
+  }
+  if (!objectKey) throw new WrennError('capsule_not_found', { id });
+  return trace.step('download', () => download(context, id, generation, objectKey, signal));
+}
+
+/** Brings a generation back from the object store; it counts as this host's only when every file is what it was. */
+async function download(
+  { snapshots, objects }: VmContext,
+  id: string,
+  generation: number,
+  objectKey: string,
+  signal: AbortSignal,
+): Promise<SleepingVm> {
+  const partial = await snapshots.makePartial(id, String(generation));
+  try {
+    const stored = await wake(objects, objectKey, partial, signal);
+    const manifest = snapshotManifestSchema.parse(JSON.parse(stored.manifest.toString()));
+    if (manifest.id !== id || manifest.generation !== generation) {
+      throw damagedError(id, new Error(`the object store has ${manifest.id} there`));
+    }
+    const known = await checkDownload(partial, manifest, signal);
+    const { files: _, ...head } = manifest;
+    await sealFolder({ partial, final: snapshots.folder(id, generation), manifest: head, known }, signal);
+  } catch (error) {
+    await snapshots.removePartial(id, partial);
+    throw asHostDiskFull(error) ?? error;
+  }
+  return snapshots.add(id, generation);
+}
+
+async function checkDownload(
+  dir: string,
+  { id, files }: SnapshotManifest,
+  signal: AbortSignal,
+): Promise<SnapshotManifest['files']> {
+  const found = await readdir(dir, { recursive: true });
+  const missing = Object.keys(files).find((name) => !found.includes(name));
+  if (missing) throw damagedError(id, new Error(`${missing} is missing in the object store`));
+  const known: SnapshotManifest['files'] = {};
+  for (const [name, sum] of Object.entries(files)) {
+    const damage = await findDamage(dir, name, sum, signal);
+    if (damage) throw damagedError(id, new Error(damage));
+    known[name] = { ...sum, mtimeMs: (await stat(join(dir, name))).mtimeMs };
+  }
+  return known;
+}

@@ -1,0 +1,24 @@
+import type { WrennDir } from '@wrenn/config/wrenn-dir';
+import type { Logger } from 'pino';
+import type { Journal } from '../journal/journal.ts';
+import type { ObjectStore } from '../objects/object-store.ts';
+import type { SnapshotStore } from '../snapshots/snapshot-store.ts';
+import type { VmResources } from '../templates/make-snapshot.ts';
+import type { TemplateStore } from '../templates/template-store.ts';
+import type { KeyedQueue } from './keyed-queue.ts';
+import type { VmRegistry } from './vm-registry.ts';
+
+/** What the verbs work with. */
+export interface VmContext {
+  readonly dir: WrennDir;
+  readonly journal: Journal;
+  readonly resources: VmResources;
+  readonly templates: TemplateStore;
+  readonly snapshots: SnapshotStore;
+  readonly objects: ObjectStore;
+  readonly registry: VmRegistry;
+  /** The verbs of one capsule run one after the other in it. */
+  readonly queue: KeyedQueue;
+  readonly agentVersion: string;
+  readonly log: Logger;
+}
