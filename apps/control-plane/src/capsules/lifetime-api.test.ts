@@ -1,6 +1,7 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { WrennError } from '@wrenn/protocol/errors';
 import { capsuleSchema } from '@wrenn/protocol/rest/capsule';
 import { until } from '@wrenn/testing/until';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -152,6 +153,58 @@ describe.concurrent('the deadline', () => {
     await untilStopped(ended);
     await until('the other deadline has passed', () => Date.now() > past);
     expect((await get(kept)).status).toBe('running');
+  });
+});
+
+describe.concurrent('a capsule that is put to sleep by its time', () => {
+  const post = (id: string, verb: string) => platform.call(`/v1/capsules/${id}/${verb}`, { method: 'POST' });
+  const untilPaused = (id: string) =>
+    until('it is paused', PATIENCE_MS, async () => (await get(id)).status === 'paused');
+
+  it('is paused where nothing else was asked for, and after a resume its idle time begins anew', async () => {
+    const id = await platform.createCapsule({ timeout_sec: 1 });
+    await untilPaused(id);
+    const asleep = await get(id);
+    expect(asleep).toMatchObject({ generation: 1, timeout_sec: 1 });
+    expect(asleep).not.toHaveProperty('awake');
+    const { status, body } = await post(id, 'resume');
+    expect([status, body.status]).toEqual([200, 'running']);
+    expect(Date.parse(body.last_active_at)).toBeGreaterThan(Date.parse(asleep.slept_at));
+    await untilPaused(id);
+    expect((await get(id)).generation).toBe(2);
+  });
+
+  it('keeps a deadline that is still to come, and loses one that passed while it slept', async () => {
+    const [passed, coming] = [await create({ deadline_sec: 600 }), await create({ deadline_sec: 600 })];
+    for (const id of [passed, coming]) expect((await post(id, 'pause')).status).toBe(200);
+    expect((await patch(passed, { deadline_sec: 1, on_timeout: 'pause' })).body.status).toBe('paused');
+    const { deadline_at } = await get(passed);
+    await until('the deadline has passed', () => Date.now() > Date.parse(deadline_at) + 1000);
+    expect((await get(passed)).status).toBe('paused');
+    expect((await post(passed, 'resume')).body).toMatchObject({ status: 'running', deadline_at: null });
+    expect((await post(coming, 'resume')).body.deadline_at).toBe((await get(coming)).deadline_at);
+    expect((await get(coming)).deadline_at).not.toBe(null);
+    await patch(passed, { deadline_sec: 1 });
+    await untilPaused(passed);
+  });
+
+  it('runs on when it cannot be paused, and is not tried again at once unless its settings change', async () => {
+    const id = await platform.createCapsule({ timeout_sec: 1 });
+    const attempts = () =>
+      platform.host.asked('pause').filter((request) => 'id' in request && request.id === id).length;
+    platform.host.before.pause = async (request) => {
+      if (request.id === id) throw new WrennError('host_disk_full');
+    };
+    await until('it was tried', PATIENCE_MS, () => attempts() === 1);
+    await until('it runs', async () => (await get(id)).status === 'running');
+    const tried = Date.now();
+    await until('several looks have passed', () => Date.now() - tried > 5000);
+    expect(attempts()).toBe(1);
+    await patch(id, { timeout_sec: 1 });
+    await until('it was tried again', () => attempts() === 2);
+    delete platform.host.before.pause;
+    await patch(id, { timeout_sec: 1 });
+    await untilPaused(id);
   });
 });
 
