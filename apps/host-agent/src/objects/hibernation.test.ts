@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { Transform } from 'node:stream';
 import { WrennError } from '@wrenn/protocol/errors';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { sumFile } from '../snapshots/file-sum.ts';
 import { deleteHibernated, type HibernatedFile, hibernate, wake } from './hibernation.ts';
 import type { ObjectStore } from './object-store.ts';
 import { diskBytes, filesBelow, MIB, sumOfFile, writeSnapshot, writeSparse } from './testing/sample-files.ts';
@@ -164,7 +165,7 @@ describe.each(STORE_KINDS)('hibernation in $title', ({ problem, start }) => {
       beforeEach(async () => {
         const path = join(work, 'base');
         await writeSparse(path, 30 * MIB, [{ at: 9 * MIB + 17, bytes: randomBytes(5 * MIB) }]);
-        base = { name: 'base', path, sharedAs: await sumOfFile(path) };
+        base = { name: 'base', path, sharedAs: await sumFile(path) };
       });
       const sharedKeys = async () => (await keys()).filter((key) => key.startsWith('shared/'));
       const sleep = (key: string, on: ObjectStore = store) =>
@@ -172,7 +173,7 @@ describe.each(STORE_KINDS)('hibernation in $title', ({ problem, start }) => {
       const expectWakes = async (key: string) => {
         const dir = await mkdtemp(join(work, 'woken-'));
         await wake(store, key, dir, signal);
-        expect(await sumOfFile(join(dir, 'base'))).toBe(base.sharedAs);
+        expect(await sumFile(join(dir, 'base'))).toBe(base.sharedAs);
       };
 
       it('are stored once, also by two at once, and stay when one hibernation is deleted', async () => {

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { stat } from 'node:fs/promises';
 import { WrennError } from '@wrenn/protocol/errors';
 import { rejectOnAbort } from '../processes/reject-on-abort.ts';
+import { sumOfBlocks } from '../snapshots/file-sum.ts';
 import { KeyedQueue } from '../vms/keyed-queue.ts';
 import { decodeSharedIndex, encodeIndex, type SharedIndex, type StoredFile } from './hibernation-index.ts';
 import { type ObjectStore, storeFailed } from './object-store.ts';
@@ -15,7 +16,7 @@ export const SHARED = 'shared';
 const INDEX_LIMIT_BYTES = 64 * 1024 * 1024;
 
 export interface SharedFile {
-  /** Hex SHA-256 of the file. */
+  /** What snapshots/file-sum.ts computes of the file. */
   readonly sum: string;
   /** For messages. */
   readonly name: string;
@@ -104,9 +105,9 @@ async function storeChecked(
   file: SharedFile,
   signal: AbortSignal,
 ): Promise<StoredFile> {
-  const hash = createHash('sha256');
-  const stored = await storeFile(store, objectKey, file.path, signal, hash);
-  if (hash.digest('hex') !== file.sum) {
+  const stored = await storeFile(store, objectKey, file.path, signal);
+  const blocks = stored.chunks.map(({ chunk, sha256 }) => ({ index: chunk, sha256 }));
+  if (sumOfBlocks(stored.sizeBytes, blocks) !== file.sum) {
     throw new WrennError('snapshot_damaged', { id: file.owner, problem: `${file.name} has another content` });
   }
   await readStoredFile(store, objectKey, stored, signal, async () => {

@@ -1,4 +1,3 @@
-import type { Hash } from 'node:crypto';
 import { type FileHandle, open } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { dataExtents } from '@wrenn/guest-image/sparse-hash';
@@ -14,12 +13,10 @@ const READS_AT_ONCE = 3;
 const READ_BYTES = 4 * CHUNK_BYTES;
 /** Below this, asking the file system for holes takes longer than reading them. */
 const SMALL_FILE_BYTES = 4 * CHUNK_BYTES;
-const ZEROS = Buffer.alloc(CHUNK_BYTES);
 
 /**
  * Stores a file as one object of packed chunks. Holes are not read.
  *
- * @param hash is fed with the plain bytes of the whole file, holes included.
  * @throws object_store_failed, what reading the file throws, or the signal's reason.
  */
 export async function storeFile(
@@ -27,31 +24,23 @@ export async function storeFile(
   key: string,
   path: string,
   signal: AbortSignal,
-  hash?: Hash,
 ): Promise<StoredFile> {
   await using file = await open(path);
   const { size: sizeBytes } = await file.stat();
   const chunks: StoredChunk[] = [];
   let storedBytes = 0;
   async function* stored(): AsyncGenerator<Uint8Array> {
-    let hashed = 0;
     const wanted = await chunksWithData(path, sizeBytes, signal);
-    for await (const { chunk, plain, packed } of mapAhead(wanted, CHUNKS_AT_ONCE, async (index) => {
+    for await (const { chunk, packed } of mapAhead(wanted, CHUNKS_AT_ONCE, async (index) => {
       signal.throwIfAborted();
       const bytes = await readChunk(file, index, sizeBytes);
-      return { chunk: index, plain: bytes, packed: await packChunk(bytes) };
+      return { chunk: index, packed: await packChunk(bytes) };
     })) {
-      if (hash) {
-        addZeros(hash, chunk * CHUNK_BYTES - hashed);
-        hash.update(plain);
-        hashed = chunk * CHUNK_BYTES + plain.length;
-      }
       if (!packed) continue;
       chunks.push({ chunk, offset: storedBytes, length: packed.bytes.length, sha256: packed.sha256 });
       storedBytes += packed.bytes.length;
       yield packed.bytes;
     }
-    if (hash) addZeros(hash, sizeBytes - hashed);
   }
   const body = Readable.from(stored());
   try {
@@ -128,8 +117,4 @@ async function readChunk(file: FileHandle, chunk: number, sizeBytes: number): Pr
     done += bytesRead;
   }
   return bytes;
-}
-
-function addZeros(hash: Hash, count: number): void {
-  for (let left = count; left > 0; left -= CHUNK_BYTES) hash.update(ZEROS.subarray(0, Math.min(left, CHUNK_BYTES)));
 }
