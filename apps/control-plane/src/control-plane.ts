@@ -15,6 +15,7 @@ import { pauseAsSystem } from './capsules/sleep.ts';
 import { sleepRoutes } from './capsules/sleep-routes.ts';
 import { type Database, openDatabase } from './database/database.ts';
 import type { Capsule } from './database/schema.ts';
+import { Edge } from './edge/edge.ts';
 import { fileRoutes } from './guest/file-routes.ts';
 import { GuestPool } from './guest/guest-pool.ts';
 import { processRoutes } from './guest/process-routes.ts';
@@ -138,6 +139,9 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
 
 async function buildServer(log: Logger, database: Database, hosts: readonly Host[], deps: RouteDeps): Promise<Server> {
   const app = await createServer(log);
+  const edge = new Edge(deps, log);
+  edge.intercept(app.server);
+  app.addHook('preClose', async () => edge.close());
   await registerOpenApi(app);
   serverRoutes(app, database, () => hosts);
   await app.register(

@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import { WrennError } from '@wrenn/protocol/errors';
 import type { CapsuleStatus } from '@wrenn/protocol/rest/capsule';
@@ -76,7 +77,7 @@ async function onceMore(
   if (kind) return settle(deps, capsule.id, kind, asleep, signal);
   if (asleep !== 'wait' && capsule.autoResume) {
     try {
-      await resumeCapsule(deps, caller, capsule.id, { memory: 'keep' }, signal);
+      await unlessAborted(shareResume(deps, caller, capsule.id), signal);
     } catch (error) {
       // Somebody else began to; that one is waited for.
       if (!(error instanceof WrennError) || error.code !== 'invalid_state') throw error;
@@ -89,6 +90,33 @@ async function onceMore(
     throw new WrennError('invalid_state', { id: capsule.id, status: capsule.status, needed });
   }
   await delay(LOOK_EVERY_MS, undefined, { signal });
+}
+
+/** Resumes that were begun here for a call, so that those who come meanwhile share its outcome, a failure too. */
+const resumes = new WeakMap<CapsulesDeps, Map<string, Promise<unknown>>>();
+
+function shareResume(deps: CapsulesDeps, caller: Caller, id: string): Promise<unknown> {
+  const shared = resumes.get(deps) ?? new Map<string, Promise<unknown>>();
+  resumes.set(deps, shared);
+  const underWay = shared.get(id);
+  if (underWay) return underWay;
+  const limit = AbortSignal.timeout(WAKE_TIMEOUT_MS);
+  const begun = resumeCapsule(deps, caller, id, { memory: 'keep' }, limit).finally(() => shared.delete(id));
+  shared.set(id, begun);
+  return begun;
+}
+
+/** Waits for work that goes on when this wait ends. */
+async function unlessAborted(work: Promise<unknown>, signal: AbortSignal): Promise<void> {
+  signal.throwIfAborted();
+  const waiting = new AbortController();
+  // What comes of it later is for those who still wait.
+  work.catch(() => undefined);
+  try {
+    await Promise.race([work, once(signal, 'abort', { signal: waiting.signal }).then(() => signal.throwIfAborted())]);
+  } finally {
+    waiting.abort();
+  }
 }
 
 /** Waits for the end of what is done to a capsule. That a pause failed is no loss to whoever wants it awake. */

@@ -7,6 +7,13 @@ import type { HostSession } from './host-session.ts';
 
 const OPEN_TIMEOUT_MS = 15_000;
 
+/** A port of a guest on which nothing listens. The guest itself may be well. */
+export class PortClosedError extends WrennError {
+  constructor(id: string) {
+    super('guest_unreachable', { id, problem: 'nothing listens on that port' });
+  }
+}
+
 /**
  * A byte stream to a port in a guest, through its host's agent.
  *
@@ -33,8 +40,9 @@ function refusal(id: string, status: number | undefined): WrennError {
     case 404:
       return new WrennError('guest_unreachable', { id, problem: 'its microVM is not on its host' });
     case 502:
+      return new PortClosedError(id);
     case 503:
-      return new WrennError('guest_unreachable', { id, problem: 'nothing listens on that port' });
+      return new WrennError('guest_unreachable', { id, problem: 'its microVM does not run' });
     case 504:
       return new WrennError('guest_unreachable', { id, problem: 'its network does not answer' });
     default:
