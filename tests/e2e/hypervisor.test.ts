@@ -1,4 +1,5 @@
 import { fork } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { copyFile, open, readFile, rm, stat, writeFile } from 'node:fs/promises';
@@ -280,6 +281,29 @@ describe('a snapshot', () => {
     const cloneSlot = await guests.makeSlot();
     await restore(guests.spec('forked', cloneSlot, frozen), again);
     expect(await inGuest(cloneSlot, 'echo 3 >/proc/sys/vm/drop_caches; md5sum /random')).toBe(sum);
+  });
+
+  it('reads as zero where the guest has cleared what an earlier snapshot held, and grows by nothing for zeroes', async () => {
+    const slot = await guests.makeSlot();
+    let disk = await guests.makeOverlay();
+    let vm = await boot(guests.spec('zeroes', slot, disk));
+    await untilGuestIsUp(slot);
+    await inGuest(slot, 'head -c 20000000 /dev/urandom >/tmpfs/cleared');
+    const first = await sleep(vm, slot);
+    disk = await guests.makeOverlay({ path: disk, format: 'qcow2' });
+    vm = await restore(guests.spec('zeroes', slot, disk), first);
+    await inGuest(slot, 'dd if=/dev/zero of=/tmpfs/cleared bs=1000000 count=20 conv=notrunc');
+    await inGuest(slot, 'head -c 40000000 /dev/zero >/tmpfs/zeroes');
+    await vm.pause(soon());
+    const second = await vm.saveSnapshot(await guests.makeSnapshotDir(), soon());
+    await expectEqualToQemus(vm, slot, join(second.dir, 'memory'), [{ at: 0, size: 256, offset: 0 }]);
+    await vm.kill();
+    const [before, after] = await Promise.all([first, second].map(({ dir }) => stat(join(dir, 'memory'))));
+    expect(((after?.blocks ?? 0) - (before?.blocks ?? 0)) * 512).toBeLessThan(30_000_000);
+    disk = await guests.makeOverlay({ path: disk, format: 'qcow2' });
+    await restore(guests.spec('zeroes', slot, disk), second);
+    const zeroes = createHash('md5').update(Buffer.alloc(20_000_000)).digest('hex');
+    expect(await inGuest(slot, 'md5sum </tmpfs/cleared')).toBe(`${zeroes}  -`);
   });
 
   // Above 3 GiB the memory of an x86 microvm lies in two ranges; the snapshot holds one after the other.

@@ -45,9 +45,13 @@ export async function saveGuestMemory(memory: GuestMemory, path: string, signal:
       signal.throwIfAborted();
       const data = buffer.subarray(0, run.length);
       await readFully(source, data, memory.address + start + run.offset);
-      const parts = base === undefined ? nonZeroRuns(data) : [{ offset: 0, length: data.length }];
-      for (const part of parts) {
+      // Zeroes are written only over something else, so that memory which the guest never filled stays a hole.
+      for (const part of nonZeroRuns(data)) {
         await writeFully(file, data.subarray(part.offset, part.offset + part.length), start + run.offset + part.offset);
+      }
+      if (base === undefined) continue;
+      for (const part of joinBlocks(data.length, (block) => isZero(blockOf(data, block)))) {
+        await clear(file, start + run.offset + part.offset, part.length);
       }
     }
   }
@@ -100,10 +104,25 @@ const ZERO_BLOCK = Buffer.alloc(BLOCK_BYTES);
 
 /** The parts that are worth writing to a file of holes: neighbouring blocks that are not all zero. */
 export function nonZeroRuns(data: Buffer): Run[] {
-  return joinBlocks(data.length, (block) => {
-    const bytes = data.subarray(block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES);
-    return !bytes.equals(ZERO_BLOCK.subarray(0, bytes.length));
-  });
+  return joinBlocks(data.length, (block) => !isZero(blockOf(data, block)));
+}
+
+function blockOf(data: Buffer, block: number): Buffer {
+  return data.subarray(block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES);
+}
+
+function isZero(block: Buffer): boolean {
+  return block.equals(ZERO_BLOCK.subarray(0, block.length));
+}
+
+/** Writes zeroes where the file holds something else. */
+async function clear(file: FileHandle, position: number, length: number): Promise<void> {
+  const block = Buffer.allocUnsafe(BLOCK_BYTES);
+  for (let done = 0; done < length; done += BLOCK_BYTES) {
+    const present = block.subarray(0, Math.min(BLOCK_BYTES, length - done));
+    await readFully(file, present, position + done);
+    if (!isZero(present)) await writeFully(file, ZERO_BLOCK.subarray(0, present.length), position + done);
+  }
 }
 
 /** Neighbouring blocks that `wanted` chooses, as one range each. */
