@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
-import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { hibernate } from './hibernation.ts';
 import { openObjectStore } from './open-object-store.ts';
 import { readObject } from './read-object.ts';
@@ -107,6 +107,17 @@ describe('a server that misbehaves', () => {
   it('cannot be reached', async () => {
     const store = storeAt(1);
     await expect(store.head('a', signal())).rejects.toMatchObject(failure('it cannot be reached'));
+  });
+
+  it('is not asked without credentials', async () => {
+    vi.stubEnv('AWS_EC2_METADATA_DISABLED', 'true');
+    for (const name of ['AWS_CONFIG_FILE', 'AWS_SHARED_CREDENTIALS_FILE']) vi.stubEnv(name, '/nowhere');
+    for (const name of ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_PROFILE']) vi.stubEnv(name, undefined);
+    onTestFinished(() => {
+      vi.unstubAllEnvs();
+    });
+    const store = openObjectStore('s3://bucket?endpoint=http://127.0.0.1:1');
+    await expect(store.head('a', signal())).rejects.toMatchObject(failure('no credentials are set for it'));
   });
 
   it('hangs', async () => {

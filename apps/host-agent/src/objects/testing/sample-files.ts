@@ -14,7 +14,6 @@ export async function writeSparse(
   await using file = await open(path, 'w');
   await file.truncate(sizeBytes);
   for (const { at, bytes } of pieces) await file.write(bytes, 0, bytes.length, at);
-  await file.sync();
 }
 
 /** Like a snapshot: a sparse file with chunks that shrink, that do not, and one that is cut off; small ones; an empty one. */
