@@ -51,6 +51,11 @@ export function lostGeneration(vm: Vm, { generation }: Pick<Capsule, 'generation
   return `its host has generation ${vm.generation} of it and not the last one, ${generation}`;
 }
 
+/** Whether somebody could have used it until now; else its idle time begins anew. */
+function couldBeUsed({ status }: Capsule): boolean {
+  return status === 'running' || status === 'pausing' || status === 'forking';
+}
+
 /**
  * Moves a capsule out of a state that nobody works in any more, to what its host says it is.
  *
@@ -71,7 +76,7 @@ export async function followHost(
   try {
     switch (vm?.state) {
       case VmState.RUNNING:
-        return await to('running', vmChanges(vm));
+        return await to('running', { ...vmChanges(vm), ...(couldBeUsed(seen) ? {} : { lastActiveAt: new Date() }) });
       case VmState.PAUSED:
         if (holdsGeneration(vm, seen)) return await to('paused', sleepChanges(vm));
         return await to('error', { statusReason: lostGeneration(vm, seen), hostIp: null });
