@@ -310,3 +310,15 @@ describe('two control planes', () => {
     await untilStopped(id);
   });
 });
+
+describe('a capsule whose host was silent', () => {
+  it('has not been idle for that time', async () => {
+    const id = await create({ timeout_sec: 600 });
+    const before = await get(id);
+    await platform.host.goSilent();
+    await until('it is missing', async () => (await get(id)).status === 'missing');
+    await platform.host.listen();
+    await until('it runs again', async () => (await get(id)).status === 'running');
+    expect(Date.parse((await get(id)).last_active_at)).toBeGreaterThan(Date.parse(before.last_active_at));
+  });
+});
