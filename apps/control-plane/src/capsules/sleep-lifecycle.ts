@@ -74,7 +74,8 @@ export async function resumeVm(
     db.transaction(async (tx) => {
       if (objectKey) await doomObjects(tx, [objectKey]);
       const bytes = objectKey ? { snapshotBytes: Number(vm.snapshotBytes) } : {};
-      await transition(tx, capsule, 'running', { ...startChanges(vm), ...bytes, objectKey: null });
+      const snapshotProblem = vm.snapshotProblem || null;
+      await transition(tx, capsule, 'running', { ...startChanges(vm), ...bytes, snapshotProblem, objectKey: null });
     });
   await step('resume microVM');
   try {

@@ -1,8 +1,3 @@
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { timestampNow } from '@bufbuild/protobuf/wkt';
 import { AgentServer } from '@wrenn/host-agent/server/agent-server';
@@ -11,40 +6,74 @@ import { toConnectError } from '@wrenn/protocol/connect-errors';
 import { WrennError } from '@wrenn/protocol/errors';
 import {
   type CreateVmRequest,
+  type ForkVmRequest,
+  type GuestInit,
+  type HibernateVmRequest,
+  MemoryUse,
+  type PauseVmRequest,
+  type ResumeVmRequest,
+  type Snapshot,
+  SnapshotSchema,
+  type SnapshotVmRequest,
+  TraceStepSchema,
   type Vm,
   VmSchema,
   VmState,
   type WatchVmsResponseSchema,
 } from '@wrenn/protocol/gen/wrenn/host/v1/host_pb';
+import { until } from '@wrenn/testing/until';
 import { pino } from 'pino';
-
-const ENVD = join(import.meta.dirname, '..', '..', '..', 'envd', 'src', 'main.ts');
-const ENVD_PORT = 49_983;
-const START_TIMEOUT_MS = 30_000;
+import { LoopbackGuest } from './loopback-guest.ts';
 
 type Event = MessageInitShape<typeof WatchVmsResponseSchema>;
+type VmFields = Partial<Pick<Vm, 'state' | 'generation' | 'snapshotProblem' | 'memoryDiscarded' | 'reason' | 'hostIp'>>;
 
 interface LoopbackVm {
   vm: Vm;
-  readonly envd: ChildProcess;
-  readonly ended: AbortController;
-  readonly dir: string;
+  guest: LoopbackGuest;
+  /** Aborts with what is open to the guest. */
+  ended: AbortController;
 }
+
+/** What tests hold or break. */
+export type Verb =
+  | 'create'
+  | 'pause'
+  | 'resume'
+  | 'fork'
+  | 'snapshot'
+  | 'deleteSnapshot'
+  | 'verify'
+  | 'hibernate'
+  | 'forget'
+  | 'deleteHibernated';
+
+/** Called with the request; what it throws is the verb's answer. */
+export type Hook = (request: { id: string }, signal: AbortSignal) => Promise<void>;
+
+/** Bytes that every sleep of this host holds. */
+const SNAPSHOT_BYTES = 4096n;
 
 /**
  * A host for tests that need many guests quickly: the agent's real server and tunnel over real envds, each on a
- * loopback address of its own in place of a microVM.
+ * loopback address of its own in place of a microVM. A guest that sleeps is a stopped process.
  */
 export class LoopbackHost implements AsyncDisposable {
   readonly #dir: string;
   readonly #vms = new Map<string, LoopbackVm>();
+  readonly #guests = new Set<LoopbackGuest>();
+  readonly #snapshots = new Map<string, Snapshot>();
+  readonly #objects = new Map<string, LoopbackVm>();
   readonly #watchers = new Set<(event: Event) => void>();
   #server: AgentServer | undefined;
   #port = 0;
-  #nextAddress = 1 + Math.floor(Math.random() * 60_000);
   /** What the next CreateVm waits for; tests hold it to act in the middle of a start. */
   beforeCreate: (request: CreateVmRequest, signal: AbortSignal) => Promise<void> = async () => undefined;
-  creates = 0;
+  /** What a verb waits for before it does anything, and after it has done everything but answer. */
+  readonly before: Partial<Record<Verb, Hook>> = {};
+  readonly after: Partial<Record<Verb, Hook>> = {};
+  /** Every request in the order in which they came. */
+  readonly requests: { readonly verb: Verb; readonly request: object }[] = [];
 
   private constructor(wrennDir: string) {
     this.#dir = wrennDir;
@@ -60,8 +89,37 @@ export class LoopbackHost implements AsyncDisposable {
     return `https://127.0.0.1:${this.#port}`;
   }
 
+  get creates(): number {
+    return this.asked('create').length;
+  }
+
   vmIds(): string[] {
     return [...this.#vms.keys()];
+  }
+
+  vm(id: string): Vm | undefined {
+    return this.#vms.get(id)?.vm;
+  }
+
+  snapshotIds(): string[] {
+    return [...this.#snapshots.keys()];
+  }
+
+  objectKeys(): string[] {
+    return [...this.#objects.keys()];
+  }
+
+  /** Requests of one kind. */
+  asked(verb: Verb): object[] {
+    return this.requests.filter((each) => each.verb === verb).map(({ request }) => request);
+  }
+
+  /** Takes all hooks away. */
+  behave(): void {
+    for (const hooks of [this.before, this.after]) {
+      for (const verb of Object.keys(hooks) as Verb[]) delete hooks[verb];
+    }
+    this.beforeCreate = async () => undefined;
   }
 
   /** Listens, again on the same port after `goSilent`. */
@@ -72,7 +130,7 @@ export class LoopbackHost implements AsyncDisposable {
       log: pino({ level: 'silent' }),
       findGuest: (id) => {
         const found = this.#vms.get(id);
-        if (!found) throw new WrennError('capsule_not_found', { id });
+        if (found?.vm.state !== VmState.RUNNING) throw new WrennError('capsule_not_found', { id });
         return { hostIp: found.vm.hostIp, ended: found.ended.signal };
       },
       service: {
@@ -84,7 +142,9 @@ export class LoopbackHost implements AsyncDisposable {
           memoryMb: 8192n,
           templates: [{ name: 'minimal', sha256: '0'.repeat(64), envdVersion: 'test', warmShapes: [] }],
         }),
-        createVm: async (request, { signal }) => ({ vm: await this.#create(request, signal) }),
+        createVm: async (request, { signal }) => ({
+          vm: await this.#do('create', request, signal, () => this.#create(request, signal)),
+        }),
         destroyVm: async ({ id }) => {
           await this.#destroy(id);
           return {};
@@ -92,15 +152,37 @@ export class LoopbackHost implements AsyncDisposable {
         getVm: ({ id }) => ({ vm: this.#require(id).vm }),
         listVms: () => ({ vms: [...this.#vms.values()].map(({ vm }) => vm) }),
         getVmConsole: ({ id }) => ({ data: Buffer.from(`console of ${id}`) }),
-        pauseVm: () => refuse(),
-        resumeVm: () => refuse(),
-        forkVm: () => refuse(),
-        snapshotVm: () => refuse(),
-        deleteSnapshot: () => refuse(),
-        verifyVm: () => refuse(),
-        hibernateVm: () => refuse(),
-        forgetVm: () => refuse(),
-        deleteHibernated: () => refuse(),
+        pauseVm: async (request, { signal }) => ({ vm: await this.#pause(request, signal), trace: step('memory') }),
+        resumeVm: async (request, { signal }) => ({
+          vm: await this.#do('resume', request, signal, () => this.#resume(request)),
+        }),
+        forkVm: async (request, { signal }) => ({
+          vms: await this.#do('fork', request, signal, () => this.#fork(request)),
+          trace: step('memory'),
+        }),
+        snapshotVm: async (request, { signal }) => ({
+          snapshot: await this.#do('snapshot', request, signal, async () => this.#snapshot(request)),
+        }),
+        deleteSnapshot: ({ snapshotId }, { signal }) =>
+          this.#do('deleteSnapshot', { id: snapshotId }, signal, async () => {
+            this.#snapshots.delete(snapshotId);
+            return {};
+          }),
+        verifyVm: (request, { signal }) => this.#do('verify', request, signal, async () => this.#verify(request.id)),
+        hibernateVm: (request, { signal }) =>
+          this.#do('hibernate', request, signal, async () => this.#hibernate(request)),
+        forgetVm: ({ id }, { signal }) =>
+          this.#do('forget', { id }, signal, async () => {
+            const found = this.#vms.get(id);
+            if (found?.vm.state === VmState.RUNNING) throw refusal(id, 'running', 'paused');
+            if (this.#vms.delete(id)) this.#tell({ event: { case: 'destroyed', value: id } });
+            return {};
+          }),
+        deleteHibernated: ({ objectKey }, { signal }) =>
+          this.#do('deleteHibernated', { id: objectKey }, signal, async () => {
+            this.#objects.delete(objectKey);
+            return {};
+          }),
         watchVms: (_request, { signal }) => this.#watch(signal),
       },
     });
@@ -109,22 +191,51 @@ export class LoopbackHost implements AsyncDisposable {
 
   /** Ends every connection and listens no more; the guests go on. */
   async goSilent(): Promise<void> {
-    await this.#server?.[Symbol.asyncDispose]();
+    const server = this.#server;
     this.#server = undefined;
+    await server?.[Symbol.asyncDispose]();
+  }
+
+  /** The same from within a verb, whose own request it cuts off. Listens again at once. */
+  async restart(): Promise<void> {
+    await this.goSilent();
+    await this.listen();
   }
 
   /** Ends a guest as a crash would: its host notices and says so. */
   async crash(id: string): Promise<void> {
     const found = this.#require(id);
-    await endProcess(found.envd);
+    await found.guest.kill();
     found.ended.abort();
-    found.vm = create(VmSchema, {
-      ...found.vm,
-      state: VmState.FAILED,
-      reasonCode: 'capsule_ended',
-      reason: 'The guest crashed.',
-    });
-    this.#tell({ event: { case: 'vm', value: found.vm } });
+    this.#change(found, { state: VmState.FAILED, reason: 'The guest crashed.' });
+  }
+
+  /** Damages, or mends, what a VM sleeps on. */
+  damage(id: string, problem = 'memory has another sum'): void {
+    this.#change(this.#require(id), { snapshotProblem: problem });
+  }
+
+  /** Puts a VM to sleep of the host's own accord, as an agent does that finishes what it began before it was killed. */
+  async pauseUnasked(id: string): Promise<void> {
+    const found = this.#require(id);
+    this.#sleep(found, found.vm.generation + 1);
+  }
+
+  /** Where programs of a guest hold leases. */
+  leaseDirectory(id: string): string {
+    return this.#require(id).guest.leaseDirectory;
+  }
+
+  /** Lets a guest stand still, and go on again. */
+  freeze(id: string, frozen: boolean): void {
+    this.#require(id).guest.freeze(frozen);
+  }
+
+  /** Loses a VM, and tells only who connects later; @returns what gives it back. */
+  lose(id: string): () => void {
+    const found = this.#require(id);
+    this.#vms.delete(id);
+    return () => this.#vms.set(id, found);
   }
 
   /** Loses a guest without a word, as a host that was installed anew would. */
@@ -134,43 +245,142 @@ export class LoopbackHost implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.goSilent();
-    await Promise.all(this.vmIds().map((id) => this.#destroy(id)));
+    await Promise.all([...this.#guests].map((guest) => guest[Symbol.asyncDispose]()));
   }
 
-  async #create(request: CreateVmRequest, signal: AbortSignal): Promise<Vm> {
-    this.creates += 1;
-    const found = this.#vms.get(request.id);
-    if (found) return found.vm;
+  /** Runs a verb between its hooks. */
+  async #do<T>(verb: Verb, request: { id: string }, signal: AbortSignal, run: () => Promise<T>): Promise<T> {
+    this.requests.push({ verb, request });
     try {
-      await this.beforeCreate(request, signal);
+      await this.before[verb]?.(request, signal);
+      signal.throwIfAborted();
+      const answer = await run();
+      await this.after[verb]?.(request, signal);
+      return answer;
     } catch (error) {
       throw error instanceof WrennError ? toConnectError(error) : error;
     }
+  }
+
+  async #create(request: CreateVmRequest, signal: AbortSignal): Promise<Vm> {
+    const found = this.#vms.get(request.id);
+    if (found) return found.vm;
+    await this.beforeCreate(request, signal);
     signal.throwIfAborted();
-    const number = this.#nextAddress++;
-    const hostIp = `127.77.${(number >> 8) & 255}.${number & 255}`;
-    const dir = await mkdtemp(join(tmpdir(), 'wrenn-loopback-'));
-    const envd = spawn(process.execPath, [ENVD, '--host', hostIp, '--port', String(ENVD_PORT)], {
-      stdio: ['ignore', 'ignore', 'pipe'],
-      cwd: dir,
-      env: { ...process.env, HOME: dir },
-    });
+    const snapshot = this.#snapshots.get(request.snapshotId);
+    if (request.snapshotId && !snapshot) throw new WrennError('template_not_found', { name: request.snapshotId });
+    const { template, shape, diskMb } = snapshot ?? request;
+    return this.#make(request.id, request.init, { template, shape, diskMb: diskMb || 1024 });
+  }
+
+  async #make(
+    id: string,
+    init: GuestInit | undefined,
+    { template, shape, diskMb }: Pick<Vm, 'template' | 'shape' | 'diskMb'>,
+  ): Promise<Vm> {
+    const guest = await this.#startGuest(init);
     const vm = create(VmSchema, {
-      id: request.id,
+      ...{ id, template, diskMb, hostIp: guest.hostIp, trace: step('restore') },
+      ...(shape ? { shape } : {}),
       state: VmState.RUNNING,
-      template: request.template,
-      ...(request.shape ? { shape: request.shape } : {}),
-      diskMb: request.diskMb || 1024,
-      hostIp,
       createdAt: timestampNow(),
       startedAt: timestampNow(),
       versions: { kernel_version: 'test', agent_version: 'test', envd_version: 'test', hypervisor_version: 'none' },
     });
-    this.#vms.set(request.id, { vm, envd, ended: new AbortController(), dir });
-    await untilListening(envd);
-    await initGuest(hostIp, request, dir);
+    this.#vms.set(id, { vm, guest, ended: new AbortController() });
     this.#tell({ event: { case: 'vm', value: vm } });
     return vm;
+  }
+
+  async #startGuest(init: GuestInit | undefined): Promise<LoopbackGuest> {
+    const guest = await LoopbackGuest.start(init);
+    this.#guests.add(guest);
+    return guest;
+  }
+
+  async #pause(request: PauseVmRequest, signal: AbortSignal): Promise<Vm> {
+    const { id, generation } = request;
+    const found = this.#require(id);
+    const isRepeated = () => found.vm.state === VmState.PAUSED && found.vm.generation === generation;
+    if (found.vm.state === VmState.PAUSING) await until('the first ends', () => found.vm.state !== VmState.PAUSING);
+    if (found.vm.state === VmState.RUNNING) this.#change(found, { state: VmState.PAUSING });
+    try {
+      return await this.#do('pause', request, signal, async () => {
+        if (isRepeated()) return found.vm;
+        if (found.vm.state !== VmState.PAUSING) throw refusal(id, VmState[found.vm.state], 'running');
+        if (generation !== found.vm.generation + 1) throw refusal(id, `at ${found.vm.generation}`, 'one before');
+        return this.#sleep(found, generation);
+      });
+    } catch (error) {
+      if (found.vm.state === VmState.PAUSING) this.#change(found, { state: VmState.RUNNING });
+      throw error;
+    }
+  }
+
+  #sleep(found: LoopbackVm, generation: number): Vm {
+    found.guest.freeze(true);
+    found.ended.abort();
+    found.vm = create(VmSchema, { ...found.vm, sleptAt: timestampNow(), snapshotBytes: SNAPSHOT_BYTES });
+    return this.#change(found, { state: VmState.PAUSED, generation, hostIp: '' });
+  }
+
+  async #resume({ id, generation, init, memory, objectKey }: ResumeVmRequest): Promise<Vm> {
+    const found = this.#vms.get(id) ?? this.#objects.get(objectKey);
+    if (!found) throw new WrennError('capsule_not_found', { id });
+    if (found.vm.state === VmState.RUNNING) return found.vm;
+    if (found.vm.generation !== generation) throw refusal(id, `at ${found.vm.generation}`, `at ${generation}`);
+    const discard = memory === MemoryUse.DISCARD;
+    if (found.vm.snapshotProblem && !discard) {
+      throw new WrennError('snapshot_damaged', { id, problem: found.vm.snapshotProblem });
+    }
+    let { guest } = found;
+    if (discard) await guest.kill();
+    if (guest.isAlive) {
+      guest.freeze(false);
+      await guest.init(init);
+    } else guest = await this.#startGuest(init);
+    const woken: LoopbackVm = { guest, ended: new AbortController(), vm: found.vm };
+    woken.vm = create(VmSchema, { ...found.vm, startedAt: timestampNow(), trace: step('restore') });
+    this.#vms.set(id, woken);
+    return this.#change(woken, { state: VmState.RUNNING, hostIp: guest.hostIp, memoryDiscarded: discard, reason: '' });
+  }
+
+  async #fork({ id, children }: ForkVmRequest): Promise<Vm[]> {
+    const source = this.#require(id);
+    if (source.vm.state !== VmState.RUNNING) throw refusal(id, VmState[source.vm.state], 'running');
+    return Promise.all(
+      children.map((child) => this.#vms.get(child.id)?.vm ?? this.#make(child.id, child.init, source.vm)),
+    );
+  }
+
+  #snapshot({ id, snapshotId }: SnapshotVmRequest): Snapshot {
+    const { template, shape, diskMb } = this.#require(id).vm;
+    const made = create(SnapshotSchema, {
+      ...{ id: snapshotId, template, diskMb, sizeBytes: SNAPSHOT_BYTES, createdAt: timestampNow() },
+      ...(shape ? { shape } : {}),
+    });
+    this.#snapshots.set(snapshotId, made);
+    return made;
+  }
+
+  #verify(id: string) {
+    const { generation, snapshotProblem } = this.#require(id).vm;
+    return {
+      generation,
+      files: [
+        { name: 'memory', sizeBytes: SNAPSHOT_BYTES, problem: snapshotProblem },
+        { name: 'devices', sizeBytes: 13n },
+      ],
+    };
+  }
+
+  #hibernate({ id, generation, objectKey }: HibernateVmRequest) {
+    const found = this.#require(id);
+    if (found.vm.state !== VmState.PAUSED || found.vm.generation !== generation) {
+      throw refusal(id, VmState[found.vm.state], 'paused');
+    }
+    this.#objects.set(objectKey, { ...found });
+    return { storedBytes: SNAPSHOT_BYTES };
   }
 
   async #destroy(id: string): Promise<void> {
@@ -178,8 +388,8 @@ export class LoopbackHost implements AsyncDisposable {
     if (!found) return;
     this.#vms.delete(id);
     found.ended.abort();
-    await endProcess(found.envd);
-    await rm(found.dir, { recursive: true, force: true });
+    this.#guests.delete(found.guest);
+    await found.guest[Symbol.asyncDispose]();
     this.#tell({ event: { case: 'destroyed', value: id } });
   }
 
@@ -187,6 +397,12 @@ export class LoopbackHost implements AsyncDisposable {
     const found = this.#vms.get(id);
     if (!found) throw toConnectError(new WrennError('capsule_not_found', { id }));
     return found;
+  }
+
+  #change(found: LoopbackVm, fields: VmFields): Vm {
+    found.vm = create(VmSchema, { ...found.vm, ...fields });
+    this.#tell({ event: { case: 'vm', value: found.vm } });
+    return found.vm;
   }
 
   #tell(event: Event): void {
@@ -219,39 +435,10 @@ export class LoopbackHost implements AsyncDisposable {
   }
 }
 
-function refuse(): never {
-  throw toConnectError(new WrennError('internal_error'));
+function refusal(id: string, status: string, needed: string): WrennError {
+  return new WrennError('invalid_state', { id, status, needed });
 }
 
-async function untilListening(envd: ChildProcess): Promise<void> {
-  let output = '';
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const deadline = setTimeout(() => reject(new Error(`envd did not start: ${output}`)), START_TIMEOUT_MS);
-  envd.once('exit', () => reject(new Error(`envd ended: ${output}`)));
-  // Read to its end: envd would fail when it could not write its log.
-  envd.stderr?.on('data', (chunk) => {
-    output = (output + chunk).slice(-4096);
-    if (output.includes('"listening"')) resolve();
-  });
-  try {
-    await promise;
-  } finally {
-    clearTimeout(deadline);
-  }
-}
-
-async function initGuest(hostIp: string, { init }: CreateVmRequest, dir: string): Promise<void> {
-  const answer = await fetch(`http://${hostIp}:${ENVD_PORT}/init`, {
-    method: 'POST',
-    body: JSON.stringify({ accessToken: init?.accessToken, envVars: init?.envs, defaultWorkdir: dir }),
-    signal: AbortSignal.timeout(START_TIMEOUT_MS),
-  });
-  if (answer.status !== 204) throw new Error(`/init was answered with ${answer.status}: ${await answer.text()}`);
-}
-
-async function endProcess(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const exited = once(child, 'exit');
-  child.kill('SIGKILL');
-  await exited;
+function step(name: string) {
+  return [create(TraceStepSchema, { name, offsetMs: 0.5, durationMs: 1 })];
 }
