@@ -12,7 +12,7 @@ help: ## Show this list
 setup: ## Install the Debian and npm packages that are missing
 	@scripts/setup.sh
 
-demo: setup ## Set everything up and run untrusted code in a microVM
+demo: setup ## Set everything up, run untrusted code in a microVM, pause, resume and fork it
 	@node scripts/demo.ts
 
 test: setup ## Type check, lint, and every test, those with real microVMs too

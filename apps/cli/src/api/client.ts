@@ -5,7 +5,13 @@ import {
   capsuleListSchema,
   capsuleSchema,
 } from '@wrenn/protocol/rest/capsule';
-import { type ProcessInfoBody, processListSchema } from '@wrenn/protocol/rest/exec';
+import {
+  type ExecBackgroundResponse,
+  type ExecBody,
+  execBackgroundResponseSchema,
+  type ProcessInfoBody,
+  processListSchema,
+} from '@wrenn/protocol/rest/exec';
 import { type FileEntry, listDirResponseSchema } from '@wrenn/protocol/rest/files';
 import { type Ready, readySchema } from '@wrenn/protocol/rest/server';
 import { CliError } from '../cli-error.ts';
@@ -39,6 +45,12 @@ export interface ApiClient extends SleepCalls {
   destroyCapsule(id: string, signal: AbortSignal): Promise<void>;
   /** The last bytes of the guest's console. */
   readConsole(id: string, maxBytes: number, signal: AbortSignal): Promise<Uint8Array>;
+  /** Starts a command that goes on by itself. */
+  startCommand(
+    id: string,
+    command: Pick<ExecBody, 'cmd' | 'args'>,
+    signal: AbortSignal,
+  ): Promise<ExecBackgroundResponse>;
   listProcesses(id: string, signal: AbortSignal): Promise<ProcessInfoBody[]>;
   listDir(id: string, path: string, signal: AbortSignal, user?: string): Promise<FileEntry[]>;
   readFile(id: string, path: string, signal: AbortSignal, user?: string): Promise<FileDownload>;
@@ -73,6 +85,10 @@ export function createApiClient(connection: Connection): ApiClient {
     readConsole: async (id, maxBytes, signal) => {
       const path = capsulePath(id, `/logs${query({ max_bytes: String(maxBytes) })}`);
       return (await send(path, {}, withTimeout(signal, QUERY_TIMEOUT_MS))).bytes();
+    },
+    startCommand: (id, command, signal) => {
+      const request = post({ ...command, background: true });
+      return json(execBackgroundResponseSchema, capsulePath(id, '/exec'), request, signal);
     },
     listProcesses: async (id, signal) =>
       (await json(processListSchema, capsulePath(id, '/processes'), {}, signal)).processes,

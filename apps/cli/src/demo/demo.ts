@@ -11,14 +11,16 @@ import { checkAddressFree, freeAddresses, type PlatformAddresses, readAddresses 
 import { ensureImagesWithProgress } from '../up/images.ts';
 import { startPlatform } from '../up/platform.ts';
 import { readPlatformState } from '../up/platform-state.ts';
+import { run, say } from './guest.ts';
 import { LineWriter } from './line-writer.ts';
 import { PROGRAMS, STREAM } from './programs.ts';
+import { showSleep } from './sleep.ts';
 import { type Stopwatch, startStopwatch } from './stopwatch.ts';
 
 const CLEAN_UP_TIMEOUT_MS = 120_000;
 
 /**
- * Shows the platform from nothing to code that runs in a microVM, with the time of each step. Whatever it started is
+ * Shows the platform from nothing to code that runs in a microVM, sleeps and is copied, with the time of each step. Whatever it started is
  * stopped and removed when it returns, also when it fails; a platform that runs already is used and left running.
  *
  * @throws CliError when something does not work as it should.
@@ -39,10 +41,11 @@ async function runSteps(stopwatch: Stopwatch, signal: AbortSignal): Promise<void
   const capsule = await stopwatch.step('create a capsule', () =>
     createWithProgress(api, { metadata: { purpose: 'demo' } }, new AbortController().signal),
   );
+  const made = [capsule.id];
   cleanUp.defer(() =>
-    stopwatch.step('destroy the capsule', () =>
-      api.destroyCapsule(capsule.id, AbortSignal.timeout(CLEAN_UP_TIMEOUT_MS)),
-    ),
+    stopwatch.step('destroy the capsules', async () => {
+      await Promise.all(made.map((id) => api.destroyCapsule(id, AbortSignal.timeout(CLEAN_UP_TIMEOUT_MS))));
+    }),
   );
   signal.throwIfAborted();
   say(`${capsule.id}: ${capsule.vcpus} vCPU, ${capsule.memory_mb} MiB`);
@@ -55,6 +58,7 @@ async function runSteps(stopwatch: Stopwatch, signal: AbortSignal): Promise<void
   }
   await stopwatch.step('write a file and read it back', () => copyThere(api, capsule.id, signal));
   await stopwatch.step('stream output as it is written', () => stream(api, capsule.id, signal));
+  await showSleep({ api, dir: readWrennDir(), capsule, stopwatch, onMade: (id) => made.push(id), signal });
 }
 
 /** The platform that runs on WRENN_DIR, or one of our own for as long as `cleanUp` lives. */
@@ -95,21 +99,6 @@ async function chooseAddresses(): Promise<PlatformAddresses> {
   }
 }
 
-async function run(
-  api: ApiClient,
-  id: string,
-  cmd: string,
-  args: readonly string[],
-  signal: AbortSignal,
-): Promise<LineWriter> {
-  using _ = startProgress('running');
-  const stdout = new LineWriter(({ text }) => say(text));
-  const stderr = new LineWriter(({ text }) => say(text));
-  const { exitCode } = await execStreaming(api, id, { cmd, args, timeoutSec: 120, stdout, stderr }, signal);
-  if (exitCode !== 0) throw new CliError(`"${cmd}" ended with exit code ${exitCode}: ${stderr.text}`);
-  return stdout;
-}
-
 async function copyThere(api: ApiClient, id: string, signal: AbortSignal): Promise<void> {
   const path = '/tmp/wrenn-demo.bin';
   const content = randomBytes(256 * 1024);
@@ -128,8 +117,4 @@ async function stream(api: ApiClient, id: string, signal: AbortSignal): Promise<
   if (stdout.lines.length !== lines) throw new CliError(`${stdout.lines.length} lines came instead of ${lines}.`);
   if (spreadMs < atLeastMs)
     throw new CliError(`The lines came within ${formatDuration(spreadMs)}: not as they were written.`);
-}
-
-function say(line: string): void {
-  print(`  ${line}`);
 }

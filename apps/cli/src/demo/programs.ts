@@ -38,3 +38,32 @@ export const STREAM = {
   /** Between the first and the last line, were they streamed. */
   atLeastMs: 1800,
 };
+
+/** Keeps a number that is nowhere but in its memory, and says it to whoever asks. */
+export const REMEMBER = {
+  cmd: 'python3',
+  args: [
+    '-c',
+    `import os, secrets
+secret, asked = secrets.token_hex(8), 0
+os.mkfifo("/tmp/answer")
+os.mkfifo("/tmp/ask")
+while True:
+    open("/tmp/ask").read()
+    asked += 1
+    with open("/tmp/answer", "w") as answer:
+        answer.write(f"process {os.getpid()} remembers {secret}; question {asked}\\n")`,
+  ],
+};
+
+/** Asks that program. */
+export const ASK = {
+  cmd: '/bin/sh',
+  args: ['-c', 'until [ -p /tmp/ask ]; do sleep 0.05; done; echo > /tmp/ask; cat /tmp/answer'],
+  expected: /^process (?<pid>\d+) remembers (?<secret>[0-9a-f]{16}); question (?<asked>\d+)$/,
+};
+
+export const RANDOM = {
+  cmd: '/bin/sh',
+  args: ['-c', "echo random bytes: $(od -An -N8 -tx1 /dev/urandom | tr -d ' ')"],
+};
