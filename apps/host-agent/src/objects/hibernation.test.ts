@@ -8,7 +8,7 @@ import { WrennError } from '@wrenn/protocol/errors';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { sumFile } from '../snapshots/file-sum.ts';
 import { deleteHibernated, type HibernatedFile, hibernate, wake } from './hibernation.ts';
-import type { ObjectStore } from './object-store.ts';
+import { type ObjectStore, storeFailed } from './object-store.ts';
 import { diskBytes, filesBelow, MIB, sumOfFile, writeSnapshot, writeSparse } from './testing/sample-files.ts';
 import { STORE_KINDS, type TestStore } from './testing/stores.ts';
 
@@ -209,6 +209,24 @@ describe.each(STORE_KINDS)('hibernation in $title', ({ problem, start }) => {
         await sleep('cl-a/1', watched);
         expect(puts.filter((key) => key.startsWith('shared/'))).toHaveLength(2);
         await expectWakes('cl-b/1');
+      });
+
+      it('are stored anew when their index is damaged, and left alone when the store fails', async () => {
+        await sleep('cl-a/1');
+        const failing: ObjectStore = {
+          ...bound(store),
+          head: (key, headSignal) =>
+            key.startsWith('shared/')
+              ? Promise.reject(storeFailed('it cannot be reached'))
+              : store.head(key, headSignal),
+        };
+        const before = await sharedKeys();
+        await expectStoreFailure(sleep('cl-a/2', failing), /it cannot be reached/);
+        expect(await sharedKeys()).toEqual(before);
+        await writeFile(join(test.objects, 'shared', base.sharedAs ?? '', 'index.json'), '{"half of');
+        await sleep('cl-b/1');
+        await expectWakes('cl-b/1');
+        await expectWakes('cl-a/1');
       });
 
       it('are refused when their content is not what their sum says', async () => {

@@ -54,18 +54,20 @@ export async function storeShared(store: ObjectStore, file: SharedFile, signal: 
   await done;
 }
 
-/** @throws object_store_failed where its index is damaged. */
-export async function findShared(
-  store: ObjectStore,
-  sum: string,
-  signal: AbortSignal,
-): Promise<{ readonly objectKey: string; readonly stored: StoredFile } | undefined> {
-  const found = await store.head(indexOf(sum), signal);
-  if (!found) return undefined;
-  if (found.sizeBytes > INDEX_LIMIT_BYTES) throw storeFailed('it gave back something else than it was given');
-  const { object, stored } = decodeSharedIndex(
-    await readObject(store, indexOf(sum), { start: 0, end: found.sizeBytes }, signal),
-  );
+/** Where a shared file lies in the store. */
+interface FoundFile {
+  readonly objectKey: string;
+  readonly stored: StoredFile;
+}
+
+/** @throws object_store_failed, also where its index is damaged. */
+export async function findShared(store: ObjectStore, sum: string, signal: AbortSignal): Promise<FoundFile | undefined> {
+  const index = await readIndex(store, sum, signal);
+  return index && decoded(index, sum);
+}
+
+function decoded(index: Buffer, sum: string): FoundFile {
+  const { object, stored } = decodeSharedIndex(index);
   return { objectKey: `${SHARED}/${sum}/${object}`, stored };
 }
 
@@ -76,26 +78,43 @@ async function whereItIs(
   sizeBytes: number,
   signal: AbortSignal,
 ): Promise<string | undefined> {
-  const found = await findShared(store, sum, signal).catch((error: unknown) => {
-    // A damaged index is replaced by a good one; a store that fails will fail again at once.
-    if (error instanceof WrennError && error.code === 'object_store_failed') return undefined;
-    throw error;
-  });
-  if (found?.stored.sizeBytes !== sizeBytes) return undefined;
+  // A store that fails is not one that lacks the file: what is there may be needed, and must not be written over.
+  const index = await readIndex(store, sum, signal);
+  if (!index) return undefined;
+  let found: FoundFile;
+  try {
+    found = decoded(index, sum);
+  } catch {
+    // A damaged index is replaced by a good one.
+    return undefined;
+  }
+  if (found.stored.sizeBytes !== sizeBytes) return undefined;
   const object = await store.head(found.objectKey, signal);
   return object?.sizeBytes === found.stored.storedBytes ? found.objectKey : undefined;
+}
+
+async function readIndex(store: ObjectStore, sum: string, signal: AbortSignal): Promise<Buffer | undefined> {
+  const found = await store.head(indexOf(sum), signal);
+  if (!found) return undefined;
+  if (found.sizeBytes > INDEX_LIMIT_BYTES) throw storeFailed('it gave back something else than it was given');
+  return readObject(store, indexOf(sum), { start: 0, end: found.sizeBytes }, signal);
 }
 
 async function storeNew(store: ObjectStore, file: SharedFile, sizeBytes: number, signal: AbortSignal): Promise<void> {
   const object = createHash('sha256').update(file.owner).digest('hex').slice(0, 16);
   const objectKey = `${SHARED}/${file.sum}/${object}`;
-  const stored = await storeChecked(store, objectKey, file, signal).catch((error: unknown) =>
-    undoAndThrow(error, (undoSignal) => store.delete([objectKey], undoSignal)),
-  );
-  const there = await whereItIs(store, file.sum, sizeBytes, signal);
+  let stored: StoredFile;
+  let there: string | undefined;
+  try {
+    stored = await storeChecked(store, objectKey, file, signal);
+    there = await whereItIs(store, file.sum, sizeBytes, signal);
+    signal.throwIfAborted();
+  } catch (error) {
+    return undoAndThrow(error, (undoSignal) => store.delete([objectKey], undoSignal));
+  }
   // Another agent was quicker, and its object is as good.
   if (there !== undefined && there !== objectKey) return store.delete([objectKey], signal);
-  // From here on the index may name the object, even when writing it fails.
+  // From here on the object stays: even where writing the index fails, it may be written, and others may rely on it.
   await putIndex(store, file.sum, { object, stored }, signal);
 }
 
