@@ -49,6 +49,8 @@ export interface ControlPlaneOptions extends Settings {
   readonly durable?: boolean;
   /** Only for tests: another time of grace for a silent host. */
   readonly hostSilenceMs?: number;
+  /** Only for tests: another time for a guest to say whether it is at work. */
+  readonly probeTimeoutMs?: number;
   /** Only for tests: another time for open requests to end when the server stops. */
   readonly drainMs?: number;
 }
@@ -115,6 +117,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     db,
     activity,
     probes,
+    probeTimeoutMs: options.probeTimeoutMs,
     log,
     end: (capsule) => (capsule.onTimeout === 'pause' ? pauseAsSystem : destroyAsSystem)(capsules, capsule),
   });

@@ -4,12 +4,13 @@ import type { GuestPool } from '../guest/guest-pool.ts';
 import { type CpuTime, cpuShare, type GuestActivity, MIN_CPU_WINDOW_MS, readGuestActivity } from './guest-activity.ts';
 
 /**
- * vCPUs in use from which on a guest counts as at work. An idle one was measured at 0.01 where it is emulated, and a loop
- * in one whose host had not enough CPUs for all of its guests at 0.4, because it counts only the time that it gets.
+ * vCPUs in use from which on a guest counts as at work. Of emulated guests on a host with seven
+ * times as many busy processes as CPUs, an idle one was measured at 0.03 and one in an endless loop at 0.4, because a guest
+ * counts only the time that it gets.
  */
-export const BUSY_CPU_SHARE = 0.1;
+export const BUSY_CPU_SHARE = 0.15;
 /** Askers in this time share an answer, so that asking often does not itself keep the guest busy. */
-const SHARED_MS = 1000;
+const SHARED_MS = 2000;
 /** What a guest used over a longer time than this says nothing about now. */
 const HISTORY_MS = 60_000;
 /** From this number of guests on those that nobody asked about lately are forgotten. */
@@ -52,7 +53,7 @@ export class GuestProbes {
   }
 
   /**
-   * The same as it was within the last second, with its CPU use: of a guest that nobody asked about lately two samples are
+   * The same as it was within the last two seconds, with its CPU use: of a guest that nobody asked about lately two samples are
    * taken.
    */
   observe(capsule: Asked, signal: AbortSignal): Promise<Observation> {

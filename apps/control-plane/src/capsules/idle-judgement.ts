@@ -10,8 +10,8 @@ import { cpuShare } from './guest-activity.ts';
 import { BUSY_CPU_SHARE, type GuestProbes, type Observation } from './guest-probes.ts';
 import { type Baseline, lastActiveMs } from './next-step.ts';
 
-/** How long a guest may take to answer; one that is emulated and at work can need a second. */
-const PROBE_TIMEOUT_MS = 3000;
+/** How long a guest may take to answer: one that is emulated, and at work on a crowded host, can need seconds. */
+const PROBE_TIMEOUT_MS = 10_000;
 /** Work is never ended because of one probe that failed. */
 const PROBE_ATTEMPTS = 3;
 const PROBE_RETRY_MS = 500;
@@ -20,6 +20,8 @@ export interface JudgementDeps {
   readonly db: Db;
   readonly activity: CapsuleActivity;
   readonly probes: GuestProbes;
+  /** Only for tests: another time for a guest to answer. */
+  readonly probeTimeoutMs?: number | undefined;
   readonly log: Logger;
 }
 
@@ -31,7 +33,7 @@ export type Judgement =
 
 /** @throws WrennError `host_unavailable`: then nothing can be done to the capsule either */
 export async function takeBaseline(deps: JudgementDeps, capsule: Capsule, signal: AbortSignal): Promise<Baseline> {
-  const observation = await probePatiently(deps, capsule, signal);
+  const observation = await probePatiently(deps, capsule, PROBE_ATTEMPTS, signal);
   return { lastActiveMs: lastActiveMs(capsule), takenMs: Date.now(), cpu: observation?.activity.cpu };
 }
 
@@ -48,7 +50,9 @@ export async function judgeIdle(
   signal: AbortSignal,
 ): Promise<Judgement> {
   const { activity, log } = deps;
-  const observation = await probePatiently(deps, capsule, signal);
+  // One that has given no answer to so many questions gets one more.
+  const attempts = baseline.cpu ? PROBE_ATTEMPTS : 1;
+  const observation = await probePatiently(deps, capsule, attempts, signal);
   if (observation) {
     const { cpu } = observation.activity;
     const share = baseline.cpu && cpuShare(baseline.cpu, cpu);
@@ -79,19 +83,20 @@ async function isAsSeen({ db, activity }: JudgementDeps, seen: Capsule): Promise
 
 /** Undefined when the guest does not answer. */
 async function probePatiently(
-  { probes, log }: JudgementDeps,
+  { probes, probeTimeoutMs = PROBE_TIMEOUT_MS, log }: JudgementDeps,
   capsule: Capsule,
+  attempts: number,
   signal: AbortSignal,
 ): Promise<Observation | undefined> {
   for (let attempt = 1; ; attempt += 1) {
-    const timeout = AbortSignal.timeout(PROBE_TIMEOUT_MS);
+    const timeout = AbortSignal.timeout(probeTimeoutMs);
     try {
       return await probes.probe(capsule, AbortSignal.any([signal, timeout]));
     } catch (err) {
       signal.throwIfAborted();
       if (err instanceof WrennError && err.code === 'host_unavailable') throw err;
       log.warn({ err, capsule: capsule.id, attempt }, 'a guest does not say whether it is at work');
-      if (attempt === PROBE_ATTEMPTS) return undefined;
+      if (attempt === attempts) return undefined;
       await delay(PROBE_RETRY_MS, undefined, { signal });
     }
   }

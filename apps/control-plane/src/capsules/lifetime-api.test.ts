@@ -4,12 +4,15 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { WrennError } from '@wrenn/protocol/errors';
 import { capsuleSchema } from '@wrenn/protocol/rest/capsule';
 import { until } from '@wrenn/testing/until';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { TestPlatform } from '../testing/test-platform.ts';
 
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = 90_000;
 /** By then a capsule whose timeout is a second would have been ended if nothing had kept it. */
 const LONG_MS = 6000;
+
+// Many tests at once, each of which waits for several timeouts.
+vi.setConfig({ testTimeout: 180_000 });
 
 let platform: TestPlatform;
 beforeAll(async () => {

@@ -44,6 +44,7 @@ export class TestPlatform implements AsyncDisposable {
       logLevel: 'silent',
       log: pino({ level: process.env.TEST_LOG_LEVEL ?? 'silent' }),
       hostSilenceMs: 300,
+      probeTimeoutMs: 3000,
       drainMs: 100,
     };
     const platform = new TestPlatform(host, options, database.url, stack.move());

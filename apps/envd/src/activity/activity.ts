@@ -1,5 +1,5 @@
 import type { ProcessTable } from '../process/process-table.ts';
-import { type CpuTime, machineCpuTime, ownCpuTime } from './cpu-time.ts';
+import { type CpuTime, machineCpuTime, startedCpuTime } from './cpu-time.ts';
 import { type LeaseReport, readLeases } from './leases.ts';
 
 /** What goes on in the guest, for whoever decides whether it is idle. */
@@ -30,7 +30,7 @@ export async function readActivity({ guest, leaseDirectory, table }: ActivityOpt
     .flatMap(({ log }) => log.readers().map((reader) => reader.attachedAt));
   return {
     ...report,
-    cpu: guest ? machineCpuTime() : ownCpuTime(running.map(({ pid }) => pid)),
+    cpu: guest ? machineCpuTime() : startedCpuTime(running.map(({ pid }) => pid)),
     processes: running.length,
     open_streams: attachedAt.length,
     open_streams_since: attachedAt.length > 0 ? new Date(Math.min(...attachedAt)).toISOString() : null,
