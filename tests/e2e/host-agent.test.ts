@@ -19,6 +19,7 @@ const SHAPE = { vcpus: 1, memoryMb: 256 };
 const TOKEN = 'token-of-this-test';
 /** What an agent keeps ready. */
 const READY_SLOTS = 2;
+const NO_POOL = { WRENN_WARM_POOL_MAX_MB: '0' };
 
 let agent: TestAgent;
 /** With the agent running, its template snapshot made and no VM. */
@@ -27,7 +28,8 @@ let idle: MachineState;
 let coldStart: Vm;
 
 beforeAll(async () => {
-  agent = await TestAgent.create();
+  // Without a warm pool, so that what the agent holds is its VMs' and nothing else's.
+  agent = await TestAgent.create(undefined, NO_POOL);
   await agent.start();
   coldStart = await create();
   await agent.client.destroyVm({ id: coldStart.id });
@@ -329,7 +331,7 @@ describe('a full disk', () => {
       await symlink(shared.kernels, join(dir, 'kernels'));
       await symlink(shared.images, join(dir, 'images'));
       await mkdir(join(dir, 'logs'));
-      const small = await TestAgent.create(dir);
+      const small = await TestAgent.create(dir, NO_POOL);
       await small.start();
       try {
         const before = await machineState(dir);

@@ -13,12 +13,17 @@ import { claimOwner } from './network/claims.ts';
 import { applyHostRules } from './network/host-rules.ts';
 import { SlotPool } from './network/slot-pool.ts';
 import { openObjectStore } from './objects/open-object-store.ts';
+import { poolLimits, readySlots } from './pool/pool-limits.ts';
+import type { PooledVm } from './pool/pooled-vm.ts';
+import { StartActivity } from './pool/start-activity.ts';
+import { WarmPool } from './pool/warm-pool.ts';
 import { AgentServer } from './server/agent-server.ts';
 import { hostService } from './server/host-service.ts';
 import { SnapshotStore } from './snapshots/snapshot-store.ts';
 import type { TemplateInputs } from './templates/template-key.ts';
 import { TemplateStore } from './templates/template-store.ts';
 import { AGENT_VERSION } from './version.ts';
+import { hostCapacity } from './vms/check-spec.ts';
 import { VmManager } from './vms/vm-manager.ts';
 
 const RECOVERY_TIMEOUT_MS = 300_000;
@@ -32,8 +37,10 @@ export interface AgentOptions {
   readonly log: Logger;
   /** Where hibernated VMs go, see openObjectStore; a folder in WRENN_DIR unless told. */
   readonly objectStoreUrl?: string;
-  /** Network slots made ahead of need; 2 unless told. */
+  /** Network slots made ahead of need; as many as the warm pool expects to be without unless told. */
   readonly slotPoolSize?: number;
+  /** What VMs that wait in the warm pool may take of the host's memory together; 0 keeps none; half of it unless told. */
+  readonly warmPoolMaxMb?: number | undefined;
   /** How long a stop waits for verbs that have begun; 30 s unless told. */
   readonly stopGraceMs?: number;
 }
@@ -68,7 +75,18 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const cgroups = stack.use(
     await VmCgroups.open({ wrennDir: root, accelerator: hypervisor.identity.accelerator, log }),
   );
-  const slots = stack.use(new SlotPool({ owner, size: () => options.slotPoolSize ?? 2, log }));
+  const activity = new StartActivity();
+  const quiet = (closed: AbortSignal) => activity.quiet(closed);
+  const limits = poolLimits(hostCapacity());
+  const pool = new WarmPool<PooledVm>({
+    maxMb: options.warmPoolMaxMb ?? limits.maxMb,
+    reserveMb: limits.reserveMb,
+    availableMb: () => hostCapacity().availableMemoryMb,
+    activity,
+    log,
+  });
+  const readyCount = () => options.slotPoolSize ?? readySlots(pool.stats());
+  const slots = stack.use(new SlotPool({ owner, size: readyCount, quiet, log }));
   const resources = { hypervisor, slots, cgroups };
   const templates = stack.use(new TemplateStore({ dir, resources, log }));
   const snapshots = new SnapshotStore({ dir, identity: hypervisor.identity, log });
@@ -76,7 +94,12 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const objects = openObjectStore(options.objectStoreUrl ?? pathToFileURL(dir.objects).href);
   const journal = new Journal(dir);
   const agentVersion = AGENT_VERSION;
-  const vms = new VmManager({ dir, journal, resources, templates, snapshots, objects, owner, agentVersion, log });
+  // Before what its VMs hold.
+  stack.use(pool);
+  const vms = new VmManager({
+    ...{ dir, journal, resources, templates, snapshots, objects, pool, activity },
+    ...{ owner, agentVersion, log },
+  });
   stack.defer(() => vms.close(options.stopGraceMs ?? 30_000));
   await vms.recover(signal);
   await templates.open();
@@ -100,7 +123,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     port: server.port,
     async [Symbol.asyncDispose]() {
       server.stopListening();
-      await vms.close(options.stopGraceMs ?? 30_000);
+      await Promise.all([vms.close(options.stopGraceMs ?? 30_000), pool[Symbol.asyncDispose]()]);
       await owned.disposeAsync();
     },
   };

@@ -8,6 +8,7 @@ const environment = {
   WRENN_DIR: absolutePath.default('/var/lib/wrenn'),
   WRENN_HOST_LISTEN_ADDR: listenAddress.default({ host: undefined, port: 50_051 }),
   WRENN_OBJECT_STORE: z.string().optional(),
+  WRENN_WARM_POOL_MAX_MB: z.coerce.number().int().min(0).optional(),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
   ...hypervisorEnvironment,
 };
@@ -22,6 +23,7 @@ async function main(): Promise<void> {
     wrennDir: env.WRENN_DIR,
     listen: env.WRENN_HOST_LISTEN_ADDR,
     hypervisor,
+    warmPoolMaxMb: env.WRENN_WARM_POOL_MAX_MB,
     log,
     ...(env.WRENN_OBJECT_STORE === undefined ? {} : { objectStoreUrl: env.WRENN_OBJECT_STORE }),
   });

@@ -1,19 +1,27 @@
 import { Agent } from 'node:http';
-import { createClient, type Transport } from '@connectrpc/connect';
+import { createClient, type Interceptor, type Transport } from '@connectrpc/connect';
 import { createConnectTransport } from '@connectrpc/connect-node';
 import { Process } from '@wrenn/protocol/gen/process/process_pb';
 import { ENVD_PORT } from './guest-connection.ts';
 
 /**
- * envd's protocol to a guest that has no token yet. No connection stays open: it would be in the snapshot without
- * another end.
+ * envd's protocol to a guest that has no token yet, or has this one. No connection stays open: it would be in the
+ * snapshot without another end.
  */
-export function guestTransport(hostIp: string): Transport {
+export function guestTransport(hostIp: string, token?: string): Transport {
   return createConnectTransport({
     httpVersion: '1.1',
     baseUrl: `http://${hostIp}:${ENVD_PORT}`,
     nodeOptions: { agent: new Agent({ keepAlive: false }) },
+    interceptors: token === undefined ? [] : [withToken(token)],
   });
+}
+
+function withToken(token: string): Interceptor {
+  return (next) => (request) => {
+    request.header.set('X-Access-Token', token);
+    return next(request);
+  };
 }
 
 export interface GuestProgram {

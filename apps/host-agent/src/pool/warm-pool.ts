@@ -103,7 +103,7 @@ export class WarmPool<Vm extends WaitingVm> {
     const vm = most?.ready.pop();
     if (most && vm) {
       this.#report(most.kind.key, 'a VM of the warm pool was given up for one that is asked for');
-      await this.#discard(vm);
+      await this.discard(vm);
       return true;
     }
     const making = this.#making;
@@ -121,7 +121,23 @@ export class WarmPool<Vm extends WaitingVm> {
     this.#shelves.delete(key);
     if (shelf.ready.length === 0) return;
     this.#options.log.info({ key, count: shelf.ready.length }, 'VMs of the warm pool are outdated');
-    await Promise.all(shelf.ready.splice(0).map((vm) => this.#discard(vm)));
+    await Promise.all(shelf.ready.splice(0).map((vm) => this.discard(vm)));
+  }
+
+  /** Frees a VM that is in nobody's hands. What cannot be freed yet is tried again later. */
+  async discard(vm: Vm): Promise<void> {
+    const discard = vm.discard().then(
+      () => {
+        this.#stuck.delete(vm);
+      },
+      (error: unknown) => {
+        this.#stuck.add(vm);
+        this.#options.log.error({ vm: vm.vmId, err: error }, 'a VM of the warm pool cannot be freed yet');
+      },
+    );
+    this.#discards.add(discard);
+    await discard;
+    this.#discards.delete(discard);
   }
 
   /** Brings the pool to its size, in the background. */
@@ -154,13 +170,13 @@ export class WarmPool<Vm extends WaitingVm> {
     await this.#filling;
     const rest = [...this.#shelves.values()].flatMap(({ ready }) => ready.splice(0));
     this.#shelves.clear();
-    await Promise.all([...rest, ...this.#stuck].map((vm) => this.#discard(vm)));
+    await Promise.all([...rest, ...this.#stuck].map((vm) => this.discard(vm)));
     await Promise.all(this.#discards);
   }
 
   async #fill(): Promise<void> {
     const { activity } = this.#options;
-    await Promise.all([...this.#stuck].map((vm) => this.#discard(vm)));
+    await Promise.all([...this.#stuck].map((vm) => this.discard(vm)));
     for (const { kind } of [...this.#shelves.values()]) {
       if (!(await kind.isCurrent())) await this.drain(kind.key);
     }
@@ -188,7 +204,7 @@ export class WarmPool<Vm extends WaitingVm> {
       if (shelf.ready.length === 0 && shelf.demand.wanted(this.#nowMs()) === 0) this.#shelves.delete(key);
       if (surplus.length === 0) continue;
       this.#report(key, 'the warm pool needs fewer VMs');
-      await Promise.all(surplus.map((vm) => this.#discard(vm)));
+      await Promise.all(surplus.map((vm) => this.discard(vm)));
     }
   }
 
@@ -225,7 +241,7 @@ export class WarmPool<Vm extends WaitingVm> {
       shelf.retryAtMs = this.#nowMs() + RETRY_AFTER_MS;
       if (!given.aborted)
         log.error({ vm: vm.vmId, key: kind.key, err: error }, 'no VM could be made for the warm pool');
-      await this.#discard(vm);
+      await this.discard(vm);
       return;
     }
     shelf.ready.push(vm);
@@ -240,22 +256,7 @@ export class WarmPool<Vm extends WaitingVm> {
     shelf.ready.splice(place, 1);
     this.#counts.lost += 1;
     this.#options.log.error({ vm: vm.vmId, how }, 'a VM ended while it waited in the warm pool');
-    void this.#discard(vm).then(() => this.refill());
-  }
-
-  async #discard(vm: Vm): Promise<void> {
-    const discard = vm.discard().then(
-      () => {
-        this.#stuck.delete(vm);
-      },
-      (error: unknown) => {
-        this.#stuck.add(vm);
-        this.#options.log.error({ vm: vm.vmId, err: error }, 'a VM of the warm pool cannot be freed yet');
-      },
-    );
-    this.#discards.add(discard);
-    await discard;
-    this.#discards.delete(discard);
+    void this.discard(vm).then(() => this.refill());
   }
 
   #report(key: string, event: string): void {

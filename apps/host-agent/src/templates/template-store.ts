@@ -65,6 +65,11 @@ export class TemplateStore {
     }
   }
 
+  /** Whether VMs may still be started from it. */
+  has(snapshot: TemplateSnapshot): boolean {
+    return this.#ready.get(snapshot.key) === snapshot;
+  }
+
   /** Whether a snapshot from which a VM did not start is damaged. It is removed then, and the next `get` makes it anew. */
   async discardIfBroken(snapshot: TemplateSnapshot): Promise<boolean> {
     // Otherwise somebody else has replaced it already.

@@ -1,11 +1,12 @@
 import { WrennError } from '@wrenn/protocol/errors';
 import { asHostDiskFull } from '../disk/disk-full.ts';
+import { makeRoom, takeOrRun } from '../pool/take-or-run.ts';
 import { startSource } from '../snapshots/start-source.ts';
 import type { TemplateSnapshot } from '../templates/template-store.ts';
 import { checkShape, hostCapacity } from './check-spec.ts';
 import { newRecord } from './new-record.ts';
-import { planVm, requireKernel, type VmPlan } from './plan-vm.ts';
-import { runVm, StartFailedError } from './run-vm.ts';
+import { planVm, requireKernel, templateKeyNow, type VmPlan } from './plan-vm.ts';
+import { StartFailedError } from './run-vm.ts';
 import { requireSnapshot } from './snapshot-vm.ts';
 import { SnapshotRefusedError, startError } from './start-vm.ts';
 import type { Trace } from './trace.ts';
@@ -21,7 +22,8 @@ export async function createVm(
   signal: AbortSignal,
 ): Promise<VmEntry> {
   if (request.snapshotId) return createFromSnapshot(context, request, request.snapshotId, trace, signal);
-  const { dir, resources } = context;
+  const { dir, resources, pool } = context;
+  await makeRoom(pool, request.shape.memoryMb);
   const plan = await trace.step('plan', () => planVm(dir, resources.hypervisor.identity, request));
   return createFromTemplate(context, request, plan, trace, signal);
 }
@@ -33,7 +35,7 @@ async function createFromTemplate(
   trace: Trace,
   signal: AbortSignal,
 ): Promise<VmEntry> {
-  const { templates } = context;
+  const { dir, templates, resources } = context;
   const { id, template, shape, diskMb: requestedDiskMb, init } = request;
   for (let attempt = 1; ; attempt++) {
     const snapshot = await trace.step('template', () =>
@@ -42,10 +44,12 @@ async function createFromTemplate(
     const { source } = snapshot;
     const versions = versionsOf(context, plan);
     const record = newRecord({ id, template, shape, requestedDiskMb, source, init, versions });
-    const entry: VmEntry = { record, ended: new AbortController() };
+    const isCurrent = async () =>
+      templates.has(snapshot) &&
+      (await templateKeyNow(dir, resources.hypervisor.identity, request).catch(ignoreRefusal)) === snapshot.key;
+    const start = { record, source, kernel: plan.kernel, init, origin: snapshot, key: snapshot.key, isCurrent };
     try {
-      await runVm(context, entry, { source, kernel: plan.kernel, init }, trace, signal);
-      return entry;
+      return await takeOrRun(context, start, trace, signal);
     } catch (error) {
       if (!(error instanceof StartFailedError)) throw error;
       const worthAnother = attempt === 1 && !signal.aborted && !asHostDiskFull(error.failure);
@@ -69,22 +73,23 @@ async function createFromSnapshot(
     const problem = `its snapshot has ${vcpus} vCPUs and ${memoryMb} MiB.`;
     throw new WrennError('invalid_shape', { vcpus: shape.vcpus, memory_mb: shape.memoryMb, problem });
   }
+  await makeRoom(context.pool, memoryMb);
   checkShape(shape, hostCapacity());
   const source = startSource(kept.dir, manifest);
   const versions = { ...manifest.versions, agent_version: context.agentVersion };
   const { template } = manifest;
   const record = newRecord({ id, template, snapshotId, shape, requestedDiskMb, source, init, versions });
-  const entry: VmEntry = { record, ended: new AbortController() };
   const kernel = await requireKernel(context.dir);
+  const isCurrent = async () => context.snapshots.latest(snapshotId) === kept;
+  const start = { record, source, kernel, init, origin: kept, key: `${snapshotId}:${kernel.version}`, isCurrent };
   try {
-    await runVm(context, entry, { source, kernel, init }, trace, signal);
+    return await takeOrRun(context, start, trace, signal);
   } catch (error) {
     if (!(error instanceof StartFailedError)) throw error;
     const damaged =
       signal.aborted || asHostDiskFull(error.failure) ? undefined : context.snapshots.recheck(kept, signal);
     throw (await damaged) ?? error.failure;
   }
-  return entry;
 }
 
 export function versionsOf({ resources, agentVersion }: VmContext, plan: VmPlan): Record<string, string> {
@@ -96,8 +101,18 @@ export function versionsOf({ resources, agentVersion }: VmContext, plan: VmPlan)
   };
 }
 
+/** A template that is gone, or that this host no longer takes, has no key. */
+function ignoreRefusal(error: unknown): undefined {
+  if (!(error instanceof WrennError)) throw error;
+}
+
 /** Whether a new snapshot will be made in place of the one from which a VM did not start. */
-async function mendSnapshot({ templates }: VmContext, snapshot: TemplateSnapshot, error: unknown): Promise<boolean> {
+async function mendSnapshot(
+  { templates, pool }: VmContext,
+  snapshot: TemplateSnapshot,
+  error: unknown,
+): Promise<boolean> {
+  await pool.drain(snapshot.key);
   if (!(error instanceof SnapshotRefusedError)) return templates.discardIfBroken(snapshot);
   await templates.discard(snapshot);
   return true;

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { WrennError } from '@wrenn/protocol/errors';
 import { nextLayer } from '../disk/disk-chain.ts';
 import { asHostDiskFull } from '../disk/disk-full.ts';
+import { makeRoom } from '../pool/take-or-run.ts';
 import { snapshotFolder } from '../snapshots/sealed-folder.ts';
 import type { StartSource } from '../snapshots/start-source.ts';
 import { takeSnapshot } from '../snapshots/take-snapshot.ts';
@@ -37,6 +38,7 @@ export async function forkVm(
 ): Promise<VmEntry[]> {
   const { snapshots, registry, log } = context;
   const { id, shape } = source.record;
+  await makeRoom(context.pool, shape.memoryMb * children.length);
   const host = hostCapacity();
   checkShape({ ...shape, memoryMb: shape.memoryMb * children.length }, { ...host, memoryMb: Number.MAX_SAFE_INTEGER });
   await stopCompaction(source);

@@ -3,7 +3,7 @@ import { type GuestImage, type GuestKernel, newestKernel, readImage } from '@wre
 import type { HypervisorIdentity } from '@wrenn/hypervisor/hypervisor';
 import { WrennError } from '@wrenn/protocol/errors';
 import { checkFreeSpace } from '../disk/overlay.ts';
-import { type TemplateInputs, templateInputs } from '../templates/template-key.ts';
+import { type TemplateInputs, templateInputs, templateKey } from '../templates/template-key.ts';
 import { checkShape, effectiveDiskMb, hostCapacity } from './check-spec.ts';
 import type { VmRequest } from './vm.ts';
 
@@ -34,6 +34,17 @@ export async function planVm(
   const diskMb = effectiveDiskMb(request.diskMb, image.manifest.sizeBytes);
   const inputs = await templateInputs(image, kernel, request.shape, diskMb, identity);
   return { image, kernel, diskMb, inputs };
+}
+
+/** Key of the template snapshot that such a request would start from now. Unlike a plan it asks for no free memory. */
+export async function templateKeyNow(
+  dir: WrennDir,
+  identity: HypervisorIdentity,
+  { template, shape, diskMb }: Pick<VmRequest, 'template' | 'shape' | 'diskMb'>,
+): Promise<string> {
+  const [image, kernel] = await Promise.all([readImage(dir, template), requireKernel(dir)]);
+  const size = effectiveDiskMb(diskMb, image.manifest.sizeBytes);
+  return templateKey(await templateInputs(image, kernel, shape, size, identity));
 }
 
 /** @throws WrennError vm_start_failed */

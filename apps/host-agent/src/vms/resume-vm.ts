@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { WrennError } from '@wrenn/protocol/errors';
 import { asHostDiskFull } from '../disk/disk-full.ts';
 import { wake } from '../objects/hibernation.ts';
+import { makeRoom } from '../pool/take-or-run.ts';
 import { damagedError, findDamage, sealFolder } from '../snapshots/sealed-folder.ts';
 import { type SnapshotManifest, snapshotManifestSchema } from '../snapshots/snapshot-manifest.ts';
 import type { SleepingVm } from '../snapshots/snapshot-store.ts';
@@ -40,6 +41,7 @@ export async function resumeVm(
   const { id, init, memory } = request;
   const sleeping = await findGeneration(context, request, trace, signal);
   const manifest = await trace.step('plan', () => snapshots.require(sleeping, memory === 'keep'));
+  await makeRoom(context.pool, manifest.shape.memoryMb);
   checkShape(manifest.shape, hostCapacity());
   const kept = startSource(sleeping.dir, manifest);
   const source = memory === 'keep' ? kept : withoutMemory(kept);

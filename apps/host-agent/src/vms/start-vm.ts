@@ -7,6 +7,7 @@ import { diskOf, layDisk } from '../disk/disk-chain.ts';
 import { asHostDiskFull } from '../disk/disk-full.ts';
 import { type GuestSettings, initGuest } from '../guest/init-guest.ts';
 import type { Journal } from '../journal/journal.ts';
+import type { Slot } from '../network/slot.ts';
 import { settleAll } from '../processes/settle-all.ts';
 import type { StartSource } from '../snapshots/start-source.ts';
 import type { VmResources } from '../templates/make-snapshot.ts';
@@ -28,6 +29,8 @@ export interface StartContext {
   readonly dir: WrennDir;
   readonly journal: Journal;
   readonly resources: VmResources;
+  /** Gives up something that holds a network slot; false when nothing more can be given up. */
+  readonly makeRoom?: () => Promise<boolean>;
 }
 
 export interface VmStart {
@@ -36,11 +39,25 @@ export interface VmStart {
   readonly settings: GuestSettings;
 }
 
-/**
- * Makes a running VM of a snapshot. What it takes of the machine is in `entry` at every moment, and in the
- * journal before it is used, so that a failure or a crash at any point can be undone by what is written there.
- */
+/** Makes a running VM of a snapshot, as `bringUp`, and says in the journal that it runs. */
 export async function startVm(
+  context: StartContext,
+  entry: VmEntry,
+  start: VmStart,
+  trace: Trace,
+  signal: AbortSignal,
+): Promise<void> {
+  await bringUp(context, entry, start, trace, signal);
+  entry.record = { ...entry.record, phase: 'running', startedAt: new Date().toISOString(), trace: trace.steps };
+  await context.journal.write(entry.record);
+}
+
+/**
+ * Makes a VM of a snapshot, up to the moment when its guest has confirmed its settings. What it takes of the machine is
+ * in `entry` at every moment, and in the journal before it is used, so that a failure or a crash at any point can be
+ * undone by what is written there.
+ */
+export async function bringUp(
   context: StartContext,
   entry: VmEntry,
   { source, kernel, settings }: VmStart,
@@ -48,13 +65,13 @@ export async function startVm(
   signal: AbortSignal,
 ): Promise<void> {
   const { dir, journal, resources } = context;
-  const { slots, cgroups } = resources;
+  const { cgroups } = resources;
   const { id, vmId, shape } = entry.record;
   const folder = vmFolder(dir.capsule(vmId));
   await journal.begin(entry.record);
   const [slot, , cgroupProcs] = await settleAll([
     trace.step('slot', async () => {
-      entry.slot = await slots.acquire(signal);
+      entry.slot = await acquireSlot(context, signal);
       return entry.slot;
     }),
     trace.step('disk', () => layDisk(source.dir, folder.dir, source.layers)),
@@ -72,8 +89,17 @@ export async function startVm(
     journal.write(entry.record),
     trace.step('init', () => confirm(id, vm, slot.hostIp, settings, source, signal)),
   ]);
-  entry.record = { ...entry.record, phase: 'running', startedAt: new Date().toISOString(), trace: trace.steps };
-  await journal.write(entry.record);
+}
+
+async function acquireSlot({ resources, makeRoom }: StartContext, signal: AbortSignal): Promise<Slot> {
+  for (;;) {
+    try {
+      return await resources.slots.acquire(signal);
+    } catch (error) {
+      const noneLeft = error instanceof WrennError && error.code === 'no_hosts_available';
+      if (!noneLeft || !(await makeRoom?.())) throw error;
+    }
+  }
 }
 
 async function launch(

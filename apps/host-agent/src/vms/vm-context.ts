@@ -2,6 +2,8 @@ import type { WrennDir } from '@wrenn/config/wrenn-dir';
 import type { Logger } from 'pino';
 import type { Journal } from '../journal/journal.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
+import type { PooledVm } from '../pool/pooled-vm.ts';
+import type { WarmPool } from '../pool/warm-pool.ts';
 import type { SnapshotStore } from '../snapshots/snapshot-store.ts';
 import type { VmResources } from '../templates/make-snapshot.ts';
 import type { TemplateStore } from '../templates/template-store.ts';
@@ -17,6 +19,9 @@ export interface VmContext {
   readonly snapshots: SnapshotStore;
   readonly objects: ObjectStore;
   readonly registry: VmRegistry;
+  readonly pool: WarmPool<PooledVm>;
+  /** Gives up a VM of the pool; false when there is none. */
+  readonly makeRoom: () => Promise<boolean>;
   /** The verbs of one capsule run one after the other in it. */
   readonly queue: KeyedQueue;
   readonly agentVersion: string;

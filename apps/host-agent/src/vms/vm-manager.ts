@@ -5,6 +5,9 @@ import type { Journal } from '../journal/journal.ts';
 import type { ClaimOwner } from '../network/claims.ts';
 import { deleteHibernated, hibernate } from '../objects/hibernation.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
+import type { PooledVm } from '../pool/pooled-vm.ts';
+import type { StartActivity } from '../pool/start-activity.ts';
+import type { WarmPool } from '../pool/warm-pool.ts';
 import { settleAll } from '../processes/settle-all.ts';
 import { findDamage } from '../snapshots/sealed-folder.ts';
 import type { SleepingVm, SnapshotStore } from '../snapshots/snapshot-store.ts';
@@ -35,6 +38,9 @@ export interface VmManagerOptions {
   readonly templates: TemplateStore;
   readonly snapshots: SnapshotStore;
   readonly objects: ObjectStore;
+  readonly pool: WarmPool<PooledVm>;
+  /** Told of every start, so that work ahead of need waits. */
+  readonly activity: StartActivity;
   readonly owner: ClaimOwner;
   readonly agentVersion: string;
   readonly log: Logger;
@@ -76,7 +82,8 @@ export class VmManager {
     const [queue, events] = [this.#queue, this.#events];
     this.#options = options;
     this.#registry = new VmRegistry({ ...options, queue, events });
-    this.#context = { ...options, queue, registry: this.#registry };
+    const makeRoom = () => options.pool.evict();
+    this.#context = { ...options, queue, registry: this.#registry, makeRoom };
   }
 
   /** Takes over what an earlier agent left. Before any verb. */
@@ -153,6 +160,7 @@ export class VmManager {
       };
       if (children.every(known)) return views();
       const source = requireRunning(id, await this.#existing(id));
+      using _busy = this.#options.activity.begin();
       for (const entry of there) if (entry) await this.#registry.remove(entry);
       await forkVm(this.#context, source, children, trace, signal);
       this.#options.resources.slots.replenish();
@@ -324,6 +332,7 @@ export class VmManager {
     action: (trace: Trace, signal: AbortSignal) => Promise<void>,
   ): Promise<VmView> {
     return this.#traced(id, callerSignal, async (trace, signal) => {
+      using _busy = this.#options.activity.begin();
       try {
         await action(trace, signal);
         return this.get(id);
