@@ -2,6 +2,7 @@ import { WrennError } from '@wrenn/protocol/errors';
 import { capsuleSchema } from '@wrenn/protocol/rest/capsule';
 import { verifyResponseSchema } from '@wrenn/protocol/rest/sleep';
 import { until } from '@wrenn/testing/until';
+import { Client } from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { Verb } from '../testing/loopback-host.ts';
 import { TestPlatform } from '../testing/test-platform.ts';
@@ -34,6 +35,12 @@ async function hibernatedCapsule(): Promise<string> {
   const id = await pausedCapsule();
   expect((await post(id, 'hibernate')).status).toBe(200);
   return id;
+}
+
+async function connect(url: string) {
+  const client = new Client(url);
+  await client.connect();
+  return Object.assign(client, { [Symbol.asyncDispose]: () => client.end() });
 }
 
 /** Stops a verb in its middle. */
@@ -390,6 +397,20 @@ describe('reconciliation', () => {
     expect((await post(id, 'resume')).body).toMatchObject({ status: 'running', generation: 1 });
     expect((await destroy(id)).status).toBe(204);
     expect(platform.host.vmIds()).not.toContain(id);
+  });
+
+  it.each([
+    ['pausing', 'running'],
+    ['resuming', 'running'],
+    ['forking', 'running'],
+    ['stopping', 'stopped'],
+    ['pending', 'error'],
+  ])('leads a capsule out of %s that no operation works on, to %s', async (status, end) => {
+    const id = await platform.createCapsule();
+    await using client = await connect(platform.databaseUrl);
+    await client.query('UPDATE capsules SET status = $1, version = version + 1 WHERE id = $2', [status, id]);
+    await platform.host.restart();
+    await untilStatus(id, end);
   });
 
   it('hears of a guest that died just when its start was recorded', async () => {
