@@ -25,7 +25,7 @@ export interface HibernatedFile {
   /** Relative path inside the snapshot's folder. */
   readonly name: string;
   readonly path: string;
-  /** Hex SHA-256 of files that other snapshots share (base images, template layers): stored once for all. */
+  /** The sum (snapshots/file-sum.ts) of a file that other snapshots share: base images, template layers. Stored once. */
   readonly sharedAs?: string;
 }
 
