@@ -121,7 +121,7 @@ class Follower {
       for (let round = 0; ; round++) {
         let isOpen = false;
         try {
-          const path = round === 0 && start ? '/exec/stream' : this.#attachPath();
+          const path = round === 0 && start ? '/exec/stream' : this.#attachPath(round);
           using connection = await openSocket(this.#api.connection, capsulePath(this.#capsuleId, path), signal);
           isOpen = true;
           return await this.#follow(connection, round === 0 ? start : undefined, over.signal, signal, endsWithUs);
@@ -162,10 +162,12 @@ class Follower {
     }
   }
 
-  #attachPath(): string {
+  #attachPath(round: number): string {
     const query = new URLSearchParams({
       from_offset: String(this.#next),
       encoding: 'base64',
+      // To come back wakes nothing: the capsule may sleep on as it did before the connection was lost.
+      when_asleep: round === 0 ? 'wake' : 'wait',
       input_id: this.input.id,
       input_offset: String(this.input.offset),
     });

@@ -154,7 +154,7 @@ class Terminal {
     exited.catch(() => undefined);
     this.#connection = connection;
     // All at once, so that nothing that is written meanwhile comes between or twice.
-    const sent = connection.send(round === 0 ? this.#firstFrame() : this.#connectFrame());
+    const sent = connection.send(round === 0 ? this.#firstFrame() : this.#connectFrame('wait'));
     for (const chunk of this.#input.chunks) this.send(chunk);
     await sent;
     return Promise.race([exited, connection.failed]);
@@ -162,15 +162,24 @@ class Terminal {
 
   #firstFrame(): PtyClientFrame {
     const { program } = this.#options;
-    if ('tag' in program) return this.#connectFrame();
+    if ('tag' in program) return this.#connectFrame('wake');
     const { cmd, args = [], envs, cwd, user } = program;
     const command = { cmd, args: [...args], envs: { ...envs }, cwd, user, tag: this.tag };
     return { type: 'start', ...command, ...this.#size, binary: true, input_id: this.#input.id };
   }
 
-  #connectFrame(): PtyClientFrame {
+  /** To come back wakes nothing: the capsule may sleep on as it did before the connection was lost. */
+  #connectFrame(when_asleep: 'wake' | 'wait'): PtyClientFrame {
     const input = { input_id: this.#input.id, input_offset: this.#input.offset };
-    return { type: 'connect', tag: this.tag, from_offset: this.#next, ...this.#size, binary: true, ...input };
+    return {
+      type: 'connect',
+      tag: this.tag,
+      from_offset: this.#next,
+      ...this.#size,
+      binary: true,
+      when_asleep,
+      ...input,
+    };
   }
 
   #receive({ socket }: ApiSocket): Promise<number> {

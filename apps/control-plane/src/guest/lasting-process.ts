@@ -27,8 +27,12 @@ export interface LastingProcessOptions {
 export type Beginning =
   /** `command` has the tag that the process is then found by. */
   | { readonly kind: 'start'; readonly command: Command; readonly timeoutMs: number | undefined }
-  /** Undefined: only what comes from now on. */
-  | { readonly kind: 'attach'; readonly fromOffset: number | undefined };
+  | {
+      readonly kind: 'attach';
+      /** Undefined: only what comes from now on. */
+      readonly fromOffset: number | undefined;
+      readonly whenAsleep: 'wake' | 'wait';
+    };
 
 /**
  * A process of a capsule beyond single connections to its guest: when one breaks, because the agent was restarted or the
@@ -52,16 +56,19 @@ export class LastingProcess {
   async *output(beginning: Beginning, signal: AbortSignal): AsyncGenerator<ProcessOutput> {
     const { capsuleId, selector } = this.#options;
     const outage = new Outage();
+    const atFirst = beginning.kind === 'start' ? 'wake' : beginning.whenAsleep;
     let pid: number | undefined;
     let next = beginning.kind === 'attach' ? beginning.fromOffset : 0;
     let startError: unknown;
-    for (let round = 0; ; round++) {
+    let isSent = beginning.kind === 'attach';
+    for (;;) {
       try {
-        using use = await outage.exclude(this.#use(round === 0 ? 'wake' : 'wait', signal));
+        using use = await outage.exclude(this.#use(pid === undefined ? atFirst : 'wait', signal));
         const output =
-          beginning.kind === 'start' && round === 0
+          beginning.kind === 'start' && !isSent
             ? startToTheEnd(use.guest, beginning, signal)
             : attachProcess(use.guest, selector, next, signal);
+        isSent = true;
         try {
           for await (const part of output) {
             outage.end();

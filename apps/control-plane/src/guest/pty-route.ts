@@ -84,9 +84,10 @@ async function runTerminal(deps: RouteDeps, first: FirstFrame, frames: PtySocket
   const ended = new AbortController();
   let obeying: Promise<void> | undefined;
   try {
-    for await (const part of process.output(await beginTerminal(process, first, tag, frames.gone), frames.gone)) {
+    for await (const part of process.output(toBeginning(first, tag), frames.gone)) {
       switch (part.type) {
         case 'start':
+          if (first.type === 'connect') await fitTerminal(process, first, tag, frames.gone);
           await frames.send({ type: 'started', tag, pid: part.pid, offset: part.offset });
           obeying = obeyClient(process, tag, frames, { mode, first, request }, ended.signal);
           break;
@@ -104,21 +105,23 @@ async function runTerminal(deps: RouteDeps, first: FirstFrame, frames: PtySocket
   }
 }
 
-async function beginTerminal(
+function toBeginning(first: FirstFrame, tag: string): Beginning {
+  if (first.type === 'connect') {
+    return { kind: 'attach', fromOffset: first.from_offset ?? 0, whenAsleep: first.when_asleep ?? 'wake' };
+  }
+  const pty = { cols: first.cols, rows: first.rows };
+  const command = { ...toCommand({ ...first, cmd: first.cmd ?? DEFAULT_SHELL }, tag), stdin: true, pty };
+  return { kind: 'start', command, timeoutMs: undefined };
+}
+
+/** Gives a terminal the size of its new client. One that has ended has none any more, and its output can still be had. */
+async function fitTerminal(
   process: LastingProcess,
-  first: FirstFrame,
+  { cols, rows }: Extract<FirstFrame, { type: 'connect' }>,
   tag: string,
   signal: AbortSignal,
-): Promise<Beginning> {
-  const { cols, rows } = first;
-  if (first.type === 'start') {
-    const pty = { cols: first.cols, rows: first.rows };
-    const command = { ...toCommand({ ...first, cmd: first.cmd ?? DEFAULT_SHELL }, tag), stdin: true, pty };
-    return { kind: 'start', command, timeoutMs: undefined };
-  }
-  // One that has ended has no size any more, and its output can still be had.
+): Promise<void> {
   if (cols && rows) await unlessEnded(process.act((guest) => resizePty(guest, tag, { cols, rows }, signal), signal));
-  return { kind: 'attach', fromOffset: first.from_offset ?? 0 };
 }
 
 async function sendOutput(

@@ -105,7 +105,8 @@ export function streamRoutes(app: Server, deps: RouteDeps): void {
         });
         const { encoding, input_id: inputId, input_offset: inputOffset } = query;
         const client = { request, frames, encoding, inputId, inputOffset, isFindable: true };
-        await follow(process, { kind: 'attach', fromOffset: query.from_offset }, selector, client);
+        const { from_offset: fromOffset, when_asleep: whenAsleep } = query;
+        await follow(process, { kind: 'attach', fromOffset, whenAsleep }, selector, client);
       });
     },
   );

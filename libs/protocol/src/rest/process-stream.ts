@@ -18,6 +18,12 @@ export const inputIdSchema = z
   .regex(/^[a-zA-Z0-9._:-]{1,64}$/, 'must be 1 to 64 letters, digits, ".", "_", ":", "-"')
   .meta({ description: 'Name of a writer of input, chosen by the client; asks for acknowledgements of its input.' });
 
+/** What attaching does about a capsule that sleeps. */
+export const whenAsleepSchema = z.enum(['wake', 'wait']).meta({
+  description:
+    'wake: as every call does (the default). wait: neither wake a sleeping capsule nor fail; go on when it wakes.',
+});
+
 export const inputOffsetMeta = {
   description: 'Bytes of input that were acknowledged under this input_id before; the first that is sent now follows.',
 } as const;
@@ -100,6 +106,7 @@ export const processStreamQuerySchema = z.object({
     .optional()
     .meta({ description: 'Replay kept output from here on. Default: only what comes from now on.' }),
   encoding: outputEncodingSchema.default('utf-8'),
+  when_asleep: whenAsleepSchema.default('wake'),
   input_id: inputIdSchema.optional(),
   input_offset: z.coerce.number().int().min(0).default(0).meta(inputOffsetMeta),
 });

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { restErrorSchema } from './error.ts';
 import { commandFields, processTagSchema } from './exec.ts';
-import { inputIdSchema, inputOffsetMeta } from './process-stream.ts';
+import { inputIdSchema, inputOffsetMeta, whenAsleepSchema } from './process-stream.ts';
 
 const dimension = z.int().min(1).max(65_535);
 
@@ -37,6 +37,7 @@ export const ptyClientFrameSchema = z
       rows: dimension.nullish(),
       binary,
       input_id: inputIdSchema.nullish(),
+      when_asleep: whenAsleepSchema.nullish(),
       input_offset: z.int().min(0).nullish().meta(inputOffsetMeta),
     }),
     z.object({ type: z.literal('input'), data: z.base64().meta({ description: 'Base64.' }) }),
