@@ -99,3 +99,10 @@ export async function runInGuest(hostIp: string, token: string, script: string):
   }
   return undefined;
 }
+
+/** Seconds by which a guest's clock is surely wrong: what it says must lie between the question and the answer. */
+export async function clockError(hostIp: string, token: string): Promise<number> {
+  const asked = Date.now() / 1000;
+  const seconds = Number(await runInGuest(hostIp, token, 'date +%s.%N'));
+  return Math.max(0, asked - seconds, seconds - Date.now() / 1000);
+}

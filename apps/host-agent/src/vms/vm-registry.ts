@@ -67,9 +67,14 @@ export class VmRegistry {
     return vmFolder(this.#options.dir.capsule(entry.record.vmId));
   }
 
-  /** Follows the VM's process to its end. */
+  /** Follows the VM's process to its end, and tells where it stands still because of the host. */
   watchExit(entry: VmEntry): void {
     const { queue, resources, log } = this.#options;
+    entry.process?.onDiskStop((stop) => {
+      const { id } = entry.record;
+      if (stop) log.warn({ vm: id, stop }, 'a guest waits because the disk of its host is full');
+      else log.info({ vm: id }, 'a guest no longer waits for the disk of its host');
+    });
     void entry.process?.exited.then((exit) =>
       queue.run(entry.record.id, async () => {
         // It may be gone already, or be another VM of the same capsule.
