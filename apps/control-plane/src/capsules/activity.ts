@@ -3,7 +3,7 @@ import type { Db } from '../database/database.ts';
 import { recordActivity } from './lifetime-store.ts';
 
 /** A use must be in the database after this time, so that every other control plane sees it. */
-export const FLUSH_INTERVAL_MS = 1000;
+const FLUSH_INTERVAL_MS = 1000;
 
 /** What somebody does with a capsule for as long as it lasts. */
 export interface CapsuleUse {

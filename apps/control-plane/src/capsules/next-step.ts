@@ -38,7 +38,7 @@ export interface Knowledge {
   readonly nowMs: number;
 }
 
-export function cpuWindowMs(timeoutSec: number): number {
+function cpuWindowMs(timeoutSec: number): number {
   return Math.min(MAX_CPU_WINDOW_MS, (timeoutSec * 1000) / 2);
 }
 
