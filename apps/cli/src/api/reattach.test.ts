@@ -219,6 +219,32 @@ it('goes back to a command that was left, from the oldest byte that is kept', as
   expect([String(stdout.read()), String(stderr.read())]).toEqual(['before\n', 'after\n']);
 });
 
+describe('who leaves', () => {
+  const running = async () => (await platform.call(`/v1/capsules/${id}/processes`)).body.processes.length;
+
+  it('takes his command along', async () => {
+    const leave = new AbortController();
+    const sink = () => new PassThrough().resume();
+    const onStarted = () => leave.abort(new Error('left'));
+    const options = { cmd: 'sleep', args: ['4249'], stdout: sink(), stderr: sink(), onStarted };
+    await expect(execStreaming(api, id, options, leave.signal)).rejects.toThrow('left');
+    await until('it is gone', async () => (await running()) === 0);
+  });
+
+  it('can end the program of his terminal', async () => {
+    const leave = new AbortController();
+    const program = { cmd: 'sleep', args: ['4250'] };
+    const options = { program, cols: 80, rows: 24, onOutput: () => true, onNotice: () => undefined };
+    using pty = await openPty(api, id, options, leave.signal);
+    expect(await running()).toBe(1);
+    leave.abort(new Error('left'));
+    await expect(pty.exited).rejects.toThrow('left');
+    pty.kill();
+    pty[Symbol.dispose]();
+    await until('it is gone', async () => (await running()) === 0);
+  });
+});
+
 it('tells of a process that is not there, and of a capsule that has gone meanwhile', async () => {
   const streams = () => ({ stdout: new PassThrough().resume(), stderr: new PassThrough().resume() });
   await expect(followProcess(api, id, 'nobody', streams(), never)).rejects.toMatchObject({
