@@ -295,6 +295,18 @@ describe('outdated VMs', () => {
   });
 });
 
+it('a kind that is outdated while VMs of it are made gets no more of them', async () => {
+  let current = true;
+  const prepare = async () => {
+    if (made.length === 2) current = false;
+  };
+  ask(kindOf('a', { prepare, isCurrent: async () => current }), 20);
+  await until('all are given up', () => made.length === 2 && made.every(({ discards }) => discards === 1));
+  await activity.quiet(AbortSignal.timeout(1000));
+  expect(pool.stats()).toMatchObject({ waiting: 0, wanted: 0 });
+  expect(made).toHaveLength(2);
+});
+
 describe('closing', () => {
   it('ends what waits and what is being made', async () => {
     let blocked = false;

@@ -175,18 +175,21 @@ export class WarmPool<Vm extends WaitingVm> {
   }
 
   async #fill(): Promise<void> {
-    const { activity } = this.#options;
     await Promise.all([...this.#stuck].map((vm) => this.discard(vm)));
-    for (const { kind } of [...this.#shelves.values()]) {
-      if (!(await kind.isCurrent())) await this.drain(kind.key);
-    }
     for (;;) {
-      await activity.quiet(this.#closed.signal);
+      await this.#options.activity.quiet(this.#closed.signal);
+      await this.#drainOutdated();
       const sizes = this.#sizes();
       await this.#trim(sizes);
       const next = this.#next(sizes);
       if (!next) return;
       await this.#make(next);
+    }
+  }
+
+  async #drainOutdated(): Promise<void> {
+    for (const { kind } of [...this.#shelves.values()]) {
+      if (!(await kind.isCurrent())) await this.drain(kind.key);
     }
   }
 

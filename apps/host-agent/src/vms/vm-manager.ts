@@ -182,7 +182,11 @@ export class VmManager {
 
   /** Removes a snapshot. VMs that were made of it keep what they need. An unknown id is a success. */
   deleteSnapshot(snapshotId: string, callerSignal: AbortSignal): Promise<void> {
-    return this.#verb(snapshotId, callerSignal, () => this.#options.snapshots.remove(snapshotId));
+    return this.#verb(snapshotId, callerSignal, async () => {
+      await this.#options.snapshots.remove(snapshotId);
+      // VMs that wait for tenants of it are given up.
+      this.#options.pool.refill();
+    });
   }
 
   /** Reads every file of a sleeping VM and compares it with its sum. */
