@@ -97,6 +97,8 @@ export async function startPlatform({ env = {}, programs }: PlatformOptions = {}
     WRENN_HOST_LISTEN_ADDR: `127.0.0.1:${agentPort}`,
     CP_HOST_AGENT_ADDR: `https://127.0.0.1:${agentPort}`,
     LOG_LEVEL: 'debug',
+    // Filling it takes CPU that a test may be measuring, and it hides how VMs are started.
+    WRENN_WARM_POOL_MAX_MB: '0',
     ...env,
   };
   const agent = new Program(programs?.agent ?? source('host-agent'), common, join(paths.logs, 'agent.log'));
