@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { GuestInit } from '@wrenn/protocol/gen/wrenn/host/v1/host_pb';
@@ -72,13 +72,29 @@ export class LoopbackGuest implements AsyncDisposable {
   async kill(): Promise<void> {
     if (!this.isAlive) return;
     const exited = once(this.#envd, 'exit');
+    const started = await childrenOf(this.#envd);
     this.#envd.kill('SIGKILL');
     await exited;
+    // A real guest takes its processes with it. Each leads a group of its own.
+    for (const pid of started) endGroup(pid);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.kill();
     await rm(this.dir, { recursive: true, force: true });
+  }
+}
+
+async function childrenOf({ pid }: ChildProcess): Promise<number[]> {
+  const text = await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8').catch(() => '');
+  return text.split(' ').filter(Boolean).map(Number);
+}
+
+function endGroup(leader: number): void {
+  try {
+    process.kill(-leader, 'SIGKILL');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
   }
 }
 

@@ -64,3 +64,10 @@ export function manifestOf(
     capsuleCreatedAt: record.createdAt,
   };
 }
+
+/** What is known of the files that a snapshot of this VM shares with those before it. */
+export function sharedSums({ layers, layerSums }: VmRecord): VmRecord['layerSums'] {
+  // Merged layers are forgotten: the next one on top of those that stay has a name that was used before.
+  const shared = new Set(['blank.qcow2', ...layers.map((name) => `layers/${name}`)]);
+  return Object.fromEntries(Object.entries(layerSums).filter(([name]) => shared.has(name)));
+}

@@ -5,7 +5,7 @@ import { asHostDiskFull } from '../disk/disk-full.ts';
 import { makeRoom } from '../pool/take-or-run.ts';
 import { snapshotFolder } from '../snapshots/sealed-folder.ts';
 import type { StartSource } from '../snapshots/start-source.ts';
-import { takeSnapshot } from '../snapshots/take-snapshot.ts';
+import { sharedSums, takeSnapshot } from '../snapshots/take-snapshot.ts';
 import { checkShape, hostCapacity } from './check-spec.ts';
 import { stopCompaction } from './compact-disk.ts';
 import { newRecord } from './new-record.ts';
@@ -87,7 +87,8 @@ async function instantOf(
   } finally {
     await trace.step('go on', () => goOn(source, log));
   }
-  const { imageSha256, diskMb, layers, sharedLayers, layerSums, defaults, shape } = record;
+  const { imageSha256, diskMb, layers, sharedLayers, defaults, shape } = record;
+  const layerSums = sharedSums(record);
   const memory = { dir: snapshotFolder(dir).memory, shape, identity: vm.process.identity };
   const all = [...layers, nextLayer(layers)];
   const guestToken = record.accessToken;

@@ -3,7 +3,7 @@ import { isRunning } from '@wrenn/hypervisor/vm-process';
 import { WrennError } from '@wrenn/protocol/errors';
 import { asHostDiskFull } from '../disk/disk-full.ts';
 import { sealFolder } from '../snapshots/sealed-folder.ts';
-import { manifestOf, takeSnapshot } from '../snapshots/take-snapshot.ts';
+import { manifestOf, sharedSums, takeSnapshot } from '../snapshots/take-snapshot.ts';
 import { stopCompaction } from './compact-disk.ts';
 import { goOn, liveVm, standStill } from './stand-still.ts';
 import type { Trace } from './trace.ts';
@@ -51,7 +51,7 @@ async function saveGeneration(
   trace: Trace,
   signal: AbortSignal,
 ): Promise<void> {
-  const { id, layerSums } = entry.record;
+  const { id } = entry.record;
   const { vm } = liveVm(entry);
   const partial = await snapshots.makePartial(id, String(generation));
   try {
@@ -63,7 +63,7 @@ async function saveGeneration(
     const final = snapshots.folder(id, generation);
     // Of an earlier, higher count that a user rolled back from; nothing refers to it.
     await rm(final, { recursive: true, force: true });
-    await trace.step('seal', () => sealFolder({ partial, final, manifest, known: layerSums }, signal));
+    await trace.step('seal', () => sealFolder({ partial, final, manifest, known: sharedSums(entry.record) }, signal));
   } catch (error) {
     await snapshots.removePartial(id, partial).catch((rest: unknown) => {
       log.warn({ vm: id, err: rest }, 'a generation that was not completed cannot be removed yet');

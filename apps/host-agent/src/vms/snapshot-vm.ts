@@ -5,7 +5,7 @@ import { asHostDiskFull } from '../disk/disk-full.ts';
 import { sealFolder } from '../snapshots/sealed-folder.ts';
 import type { SnapshotManifest } from '../snapshots/snapshot-manifest.ts';
 import type { SleepingVm } from '../snapshots/snapshot-store.ts';
-import { manifestOf, takeSnapshot } from '../snapshots/take-snapshot.ts';
+import { manifestOf, sharedSums, takeSnapshot } from '../snapshots/take-snapshot.ts';
 import { stopCompaction } from './compact-disk.ts';
 import { goOn, liveVm, standStill } from './stand-still.ts';
 import type { Trace } from './trace.ts';
@@ -42,7 +42,7 @@ export async function snapshotRunningVm(
     const head = manifestOf(record, vm, { kind: 'snapshot', id: snapshotId, generation: GENERATION });
     // VMs of this snapshot share all that it has.
     const manifest = { ...head, sharedLayers: head.layers.length };
-    await trace.step('seal', () => sealFolder({ partial: dir, final, manifest, known: record.layerSums }, signal));
+    await trace.step('seal', () => sealFolder({ partial: dir, final, manifest, known: sharedSums(record) }, signal));
     return snapshots.add(snapshotId, GENERATION);
   });
 }

@@ -18,7 +18,7 @@ import { vmFolder } from './vm-folder.ts';
 import { vmSpec } from './vm-spec.ts';
 
 /** A restored guest answers within a second, one that boots within 20; under emulation on a busy machine it may take long. */
-const INIT_TIMEOUT_MS = { restored: 30_000, booted: 90_000 } as const;
+const INIT_TIMEOUT_MS = { restored: 60_000, booted: 90_000 } as const;
 
 /** The hypervisor could not start from a snapshot, as when it is damaged, or of a hypervisor built otherwise. */
 export class SnapshotRefusedError extends Error {
