@@ -4,7 +4,7 @@ import type { Capsule, Operation } from '../database/schema.ts';
 import { askHost } from '../hosts/ask-host.ts';
 import type { Host } from '../hosts/host.ts';
 import { isCancelled, type OperationContext } from '../operations/operation-runner.ts';
-import type { OperationOutcome } from '../operations/operation-store.ts';
+import { findRunning, type OperationOutcome } from '../operations/operation-store.ts';
 import { findCapsule } from './capsule-store.ts';
 import { doomObjects } from './leftovers.ts';
 import { HOST_RETURN_MS, type LifecycleDeps, publicReason, refuseMoved, requireIn } from './lifecycle-deps.ts';
@@ -77,6 +77,7 @@ export async function resumeVm(
       const snapshotProblem = vm.snapshotProblem || null;
       await transition(tx, capsule, 'running', { ...startChanges(vm), ...bytes, snapshotProblem, objectKey: null });
     });
+  await letHibernationEnd(deps, id, signal);
   await step('resume microVM');
   try {
     const vm = await trace.measureHost(
@@ -100,6 +101,15 @@ export async function resumeVm(
   }
   if (objectKey) leftovers.nudge();
   return { record: (tx) => recordTrace(tx, id, trace.finish('resume')) };
+}
+
+/** A capsule is hibernated a moment before its host's copy is free; what is being freed must not be woken. */
+async function letHibernationEnd({ db, runner }: LifecycleDeps, id: string, signal: AbortSignal): Promise<void> {
+  const hibernation = await findRunning(db, id, 'capsule.hibernate');
+  if (!hibernation) return;
+  await runner()
+    .wait(hibernation.id, signal)
+    .catch(() => signal.throwIfAborted());
 }
 
 /** A capsule that could not be resumed sleeps on. @returns what its caller hears */
@@ -131,7 +141,7 @@ export async function hibernateVm(
   { signal, step }: OperationContext,
 ): Promise<OperationOutcome> {
   const { db, hostOf, leftovers, log } = deps;
-  const { generation, objectKey } = hibernateArgsSchema.parse(args);
+  const { generation, objectKey, hostId } = hibernateArgsSchema.parse(args);
   const found = await findCapsule(db, id);
   // Else an earlier run of this operation has come so far.
   if (found?.objectKey !== objectKey) {
@@ -146,9 +156,7 @@ export async function hibernateVm(
     }
   }
   await step("free the host's copy");
-  const capsule = await findCapsule(db, id);
-  if (capsule?.status !== 'hibernated') return {};
-  await hostOf(capsule.hostId)
+  await hostOf(hostId)
     .forgetVm(id, generation, signal)
     .catch((err: unknown) => {
       signal.throwIfAborted();

@@ -22,7 +22,12 @@ export const resumeArgsSchema = traceArgsSchema.extend({
   objectKey: z.string().nullable(),
 });
 
-export const hibernateArgsSchema = z.object({ generation: z.int(), objectKey: z.string() });
+export const hibernateArgsSchema = z.object({
+  generation: z.int(),
+  objectKey: z.string(),
+  /** The host whose copy is freed, also when the capsule has been woken on another one meanwhile. */
+  hostId: z.string(),
+});
 
 export interface ResumeOptions {
   readonly memory: 'keep' | 'discard';
@@ -158,10 +163,6 @@ async function beginResume(
       reason: capsule.statusReason,
       objectKey: capsule.objectKey,
     }),
-    also: async (tx) => {
-      // Its host's copy is just being freed.
-      if (await findRunning(tx, id, 'capsule.hibernate')) throw refuse(id, 'hibernating', 'paused or hibernated');
-    },
   });
 }
 
@@ -202,8 +203,9 @@ export async function hibernateCapsule(
     needed: 'paused',
     to: 'hibernating',
     // Never used twice, so that the removal of a failed copy cannot hit the next one.
-    args: ({ generation }): z.output<typeof hibernateArgsSchema> => ({
+    args: ({ generation, hostId }): z.output<typeof hibernateArgsSchema> => ({
       generation,
+      hostId,
       objectKey: `capsules/${id}/${generation}-${randomBytes(4).toString('hex')}`,
     }),
   });
