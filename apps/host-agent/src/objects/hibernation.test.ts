@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdir, mkdtemp, open, readFile, rm, truncate, unlink, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, readFile, rm, stat, truncate, unlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Transform } from 'node:stream';
@@ -175,6 +175,19 @@ describe.each(STORE_KINDS)('hibernation in $title', ({ problem, start }) => {
         await wake(store, key, dir, signal);
         expect(await sumFile(join(dir, 'base'))).toBe(base.sharedAs);
       };
+
+      it('are linked from this host where it has them, and read from the store where it has lost them', async () => {
+        await sleep('cl-a/1');
+        for (const [name, local] of [
+          ['linked', base.path],
+          ['lost', join(work, 'gone')],
+        ] as const) {
+          const dir = await mkdtemp(join(work, `${name}-`));
+          await wake(store, 'cl-a/1', dir, signal, (sum) => (sum === base.sharedAs ? local : undefined));
+          expect((await stat(join(dir, 'base'))).ino === (await stat(base.path)).ino).toBe(name === 'linked');
+          expect(await sumFile(join(dir, 'base'))).toBe(base.sharedAs);
+        }
+      });
 
       it('are stored once, also by two at once, and stay when one hibernation is deleted', async () => {
         await Promise.all([sleep('cl-a/1'), sleep('cl-b/1')]);

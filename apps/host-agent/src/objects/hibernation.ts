@@ -1,4 +1,4 @@
-import { mkdir, open } from 'node:fs/promises';
+import { link, mkdir, open } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { syncDirectory } from '@wrenn/config/atomic-file';
 import { nonZeroRuns } from '@wrenn/hypervisor/guest-memory';
@@ -88,6 +88,9 @@ export async function hibernate(
   }
 }
 
+/** A file of this host with that sum, which is linked in place of reading it from the store; the caller checks it. */
+export type FindLocal = (sharedAs: string) => string | undefined;
+
 /**
  * Fills the empty folder `dir` with the files of a hibernation, holes kept, every chunk checked. On return all is on
  * stable storage. The caller removes the folder after a failure.
@@ -100,6 +103,7 @@ export async function wake(
   key: string,
   dir: string,
   signal: AbortSignal,
+  findLocal: FindLocal = () => undefined,
 ): Promise<{ manifest: Buffer }> {
   const index = await readIndex(store, checkHibernationKey(key), signal);
   const folders = new Set([dir]);
@@ -108,6 +112,8 @@ export async function wake(
       const path = join(dir, file.name);
       for (let folder = dirname(path); !folders.has(folder); folder = dirname(folder)) folders.add(folder);
       await mkdir(dirname(path), { recursive: true });
+      const local = file.kind === 'shared' ? findLocal(file.sharedAs) : undefined;
+      if (local && (await linkIfThere(local, path))) continue;
       const { objectKey, stored } = await find(store, key, file, signal);
       await writeFile(store, objectKey, stored, path, signal);
     }
@@ -158,6 +164,17 @@ async function find(
   const shared = await findShared(store, file.sharedAs, signal);
   if (!shared) throw storeFailed('a file that this capsule shares with others is not there');
   return shared;
+}
+
+/** False where it is gone by now, or cannot be linked to. */
+async function linkIfThere(from: string, to: string): Promise<boolean> {
+  try {
+    await link(from, to);
+    return true;
+  } catch (error) {
+    if (['ENOENT', 'EXDEV'].includes((error as NodeJS.ErrnoException).code ?? '')) return false;
+    throw error;
+  }
 }
 
 async function writeFile(

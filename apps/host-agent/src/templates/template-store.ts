@@ -110,6 +110,15 @@ export class TemplateStore {
     }
   }
 
+  /** Path of a layer with that sum; it may be removed at any time. */
+  findFile(sha256: string): string | undefined {
+    for (const { source } of this.#ready.values()) {
+      const found = Object.entries(source.layerSums).find(([, sum]) => sum.sha256 === sha256);
+      if (found) return join(source.dir, found[0]);
+    }
+    return undefined;
+  }
+
   /** Shapes that have a snapshot of this image. */
   warmShapes(imageSha256: string): VmShape[] {
     const inputs = [...this.#ready.values()].map((snapshot) => snapshot.inputs);

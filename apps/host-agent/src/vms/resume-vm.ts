@@ -85,7 +85,7 @@ async function findGeneration(
 
 /** Brings a generation back from the object store; it counts as this host's only when every file is what it was. */
 async function download(
-  { snapshots, objects }: VmContext,
+  { snapshots, objects, templates }: VmContext,
   id: string,
   generation: number,
   objectKey: string,
@@ -93,7 +93,7 @@ async function download(
 ): Promise<SleepingVm> {
   const partial = await snapshots.makePartial(id, String(generation));
   try {
-    const stored = await wake(objects, objectKey, partial, signal);
+    const stored = await wake(objects, objectKey, partial, signal, (sum) => templates.findFile(sum));
     const manifest = snapshotManifestSchema.parse(JSON.parse(stored.manifest.toString()));
     if (manifest.id !== id || manifest.generation !== generation) {
       throw damagedError(id, new Error(`the object store has ${manifest.id} there`));
