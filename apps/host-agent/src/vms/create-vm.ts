@@ -28,6 +28,9 @@ export async function createVm(
   return createFromTemplate(context, request, plan, trace, signal);
 }
 
+/** One more with the same snapshot, one with a new one. */
+const MAX_ATTEMPTS = 3;
+
 async function createFromTemplate(
   context: VmContext,
   request: VmRequest,
@@ -52,8 +55,8 @@ async function createFromTemplate(
       return await takeOrRun(context, start, trace, signal);
     } catch (error) {
       if (!(error instanceof StartFailedError)) throw error;
-      const worthAnother = attempt === 1 && !signal.aborted && !asHostDiskFull(error.failure);
-      if (!worthAnother || !(await mendSnapshot(context, snapshot, error.cause))) throw error.failure;
+      const worthAnother = attempt < MAX_ATTEMPTS && !signal.aborted && !asHostDiskFull(error.failure);
+      if (!worthAnother || !(await mendSnapshot(context, snapshot, error.cause, attempt))) throw error.failure;
     }
   }
 }
@@ -106,14 +109,17 @@ function ignoreRefusal(error: unknown): undefined {
   if (!(error instanceof WrennError)) throw error;
 }
 
-/** Whether a new snapshot will be made in place of the one from which a VM did not start. */
+/** Whether another attempt may go better: the snapshot from which a VM did not start is made anew where that is why. */
 async function mendSnapshot(
   { templates, pool }: VmContext,
   snapshot: TemplateSnapshot,
   error: unknown,
+  attempt: number,
 ): Promise<boolean> {
+  const refused = error instanceof SnapshotRefusedError;
   await pool.drain(snapshot.key);
-  if (!(error instanceof SnapshotRefusedError)) return templates.discardIfBroken(snapshot);
+  // Once says little: a hypervisor that was killed looks the same, and a new snapshot takes as long as a cold boot.
+  if (!refused || attempt === 1) return (await templates.discardIfBroken(snapshot)) || refused;
   await templates.discard(snapshot);
   return true;
 }
