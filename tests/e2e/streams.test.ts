@@ -137,6 +137,30 @@ describe('a stream goes on, byte for byte,', () => {
   );
 
   it(
+    'of a command that waits for its reader, when the capsule sleeps meanwhile',
+    async () => {
+      const count = 1_500_000;
+      const stdout = new PassThrough();
+      const running = execStreaming(
+        createApiClient(platform),
+        id,
+        { cmd: 'seq', args: [String(count)], stdout, stderr: new PassThrough().resume() },
+        new AbortController().signal,
+      ).finally(() => stdout.end());
+      running.catch(() => undefined);
+      await until('nothing more is taken', GUEST_MS, () => stdout.writableNeedDrain);
+      const { body } = await platform.call('GET', `/v1/capsules/${id}/processes`);
+      expect(body).toMatchObject({ processes: [{ cmd: 'seq' }] });
+      expect(await platform.call('POST', `/v1/capsules/${id}/pause`)).toMatchObject({ status: 200 });
+      expect(await platform.call('POST', `/v1/capsules/${id}/resume`)).toMatchObject({ status: 200 });
+      const text = (await buffer(stdout)).toString();
+      expect(await running).toEqual({ exitCode: 0, signal: null });
+      expect(text === Array.from({ length: count }, (_, i) => `${i + 1}\n`).join('')).toBe(true);
+    },
+    TEST_MS,
+  );
+
+  it(
     'of a terminal, with what is typed',
     async () => {
       let shown = '';
