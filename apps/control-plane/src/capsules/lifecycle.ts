@@ -99,9 +99,12 @@ async function destroyVm(
   await deps.runner().cancelAllBut(id, 'capsule.destroy', reason);
   await letForkEnd(deps, capsule, signal);
   await step('end microVM');
-  const host = hostOf(capsule.hostId);
-  // Only the host can say that the microVM is gone. One that is hibernated has none anywhere.
-  if (from !== 'hibernated') await askHost(host, { signal }, () => host.destroyVm(id, signal));
+  if (from === 'hibernated') await removeCopy(deps, capsule, signal);
+  else {
+    // Only the host can say that the microVM is gone.
+    const host = hostOf(capsule.hostId);
+    await askHost(host, { signal }, () => host.destroyVm(id, signal));
+  }
   await step('record');
   const objectKeys = await objectKeysOf(db, capsule);
   await db.transaction(async (tx) => {
@@ -113,6 +116,17 @@ async function destroyVm(
     .removeNow(objectKeys, soon)
     .catch((err: unknown) => deps.log.warn({ err, capsule: id }, 'its objects are removed later'));
   return {};
+}
+
+/** A hibernated capsule has no microVM; its last host may only have kept a copy, and need not be there any more. */
+async function removeCopy({ hostOf, log }: LifecycleDeps, capsule: Capsule, signal: AbortSignal): Promise<void> {
+  try {
+    const host = hostOf(capsule.hostId);
+    if (host.online) await host.destroyVm(capsule.id, signal);
+  } catch (err) {
+    signal.throwIfAborted();
+    log.warn({ err, capsule: capsule.id }, 'left to reconciliation');
+  }
 }
 
 /** A child of a fork that is still being made: its host must not make it after it was destroyed. */
