@@ -170,14 +170,16 @@ export class VmManager {
 
   /** Keeps the state of a VM, running or sleeping, as a snapshot that VMs are made of. */
   snapshot(id: string, snapshotId: string, callerSignal: AbortSignal): Promise<Traced<SleepingVm>> {
-    return this.#traced(id, callerSignal, async (trace, signal) => {
+    const take = async (trace: Trace, signal: AbortSignal) => {
       const made = this.#options.snapshots.latest(snapshotId);
       if (made) return made;
       const entry = await this.#existing(id);
       const sleeping = this.#options.snapshots.latest(id);
       if (!entry && sleeping) return snapshotSleepingVm(this.#context, sleeping, snapshotId, trace, signal);
       return snapshotRunningVm(this.#context, requireRunning(id, entry), snapshotId, trace, signal);
-    });
+    };
+    // Also in the snapshot's own order, so that its removal waits for the end of its making.
+    return this.#traced(id, callerSignal, (trace, signal) => this.#queue.run(snapshotId, () => take(trace, signal)));
   }
 
   /** Removes a snapshot. VMs that were made of it keep what they need. An unknown id is a success. */
