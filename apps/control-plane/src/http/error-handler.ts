@@ -28,6 +28,8 @@ export function handleUnknownRoute(request: FastifyRequest, reply: FastifyReply)
 /** The error of the catalogue for whatever was thrown while a request was served. */
 export function toCatalogue(error: unknown, request?: FastifyRequest): WrennError {
   if (error instanceof WrennError) return error;
+  // That freeing something failed too says less than why it was freed.
+  if (error instanceof SuppressedError) return toCatalogue(error.suppressed, request);
   if (isDatabaseOutage(error)) return new WrennError('database_unavailable', {}, { cause: error });
   if (hasZodFastifySchemaValidationErrors(error)) {
     const problems = error.validation.map(({ instancePath, message }) => {

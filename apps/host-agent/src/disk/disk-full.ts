@@ -13,6 +13,7 @@ export function asHostDiskFull(error: unknown): WrennError | undefined {
     if (code === 'ENOSPC' || code === 'EDQUOT' || /no space left on device|disk quota exceeded/i.test(cause.message)) {
       return new WrennError('host_disk_full', {}, { cause: error });
     }
+    if (cause instanceof SuppressedError) return asHostDiskFull(cause.suppressed) ?? asHostDiskFull(cause.error);
     if (cause instanceof AggregateError) {
       const found = cause.errors.map(asHostDiskFull).find((inner) => inner !== undefined);
       if (found) return found;

@@ -9,11 +9,17 @@ export function errorInterceptor(log: Logger): Interceptor {
     try {
       return await next(request);
     } catch (error) {
-      if (error instanceof WrennError) throw toConnectError(error);
+      const known = whyItFailed(error);
+      if (known instanceof WrennError) throw toConnectError(known);
       // The library's own: a deadline that passed, a caller that left, a message that cannot be read.
-      if (error instanceof ConnectError) throw error;
+      if (known instanceof ConnectError) throw known;
       log.error({ err: error, verb: request.method.name }, 'a verb failed for an unknown reason');
       throw toConnectError(new WrennError('internal_error', {}, { cause: error }));
     }
   };
+}
+
+/** That freeing something failed too says less than why it was freed. */
+function whyItFailed(error: unknown): unknown {
+  return error instanceof SuppressedError ? whyItFailed(error.suppressed) : error;
 }
