@@ -226,14 +226,14 @@ export class SleepyFloorVm implements AsyncDisposable {
   }
 }
 
-export interface FloorSamples {
+interface FloorSamples {
   readonly memoryMb: number;
   /** How many samples. */
   readonly n: number;
 }
 
 /** Milliseconds of `n` sleeps and of the wakings after them, of one VM. */
-export async function floorSleeps(
+async function floorSleeps(
   floor: SleepFloor,
   { memoryMb, n }: FloorSamples,
 ): Promise<{ readonly pause: number[]; readonly resume: number[] }> {
@@ -248,18 +248,8 @@ export async function floorSleeps(
   return { pause, resume };
 }
 
-/** Milliseconds of `n` sleeps. */
-export async function floorPause(floor: SleepFloor, samples: FloorSamples): Promise<number[]> {
-  return (await floorSleeps(floor, samples)).pause;
-}
-
-/** Milliseconds of `n` wakings, each until /health and /init have been answered. */
-export async function floorResume(floor: SleepFloor, samples: FloorSamples): Promise<number[]> {
-  return (await floorSleeps(floor, samples)).resume;
-}
-
 /** Milliseconds of `n` forks into `count` children each. */
-export async function floorFork(
+async function floorFork(
   floor: SleepFloor,
   { memoryMb, n, count }: FloorSamples & { readonly count: number },
 ): Promise<number[]> {

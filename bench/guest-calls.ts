@@ -11,12 +11,17 @@ import { exec } from './platform-calls.ts';
 
 const EXECS = 100;
 const WARM_UP_CALLS = 5;
-const COPIES = 5;
+const COPIES = 4;
 const FILE_BYTES = 100 * 1024 * 1024;
 const COPY_PORT = 18_080;
 
 /** A command through the API, beside the same command straight to envd. */
-export async function measureExec(platform: Platform, id: string, envd: Client<typeof Process>): Promise<Measurement> {
+export async function measureExec(
+  platform: Platform,
+  id: string,
+  envd: Client<typeof Process>,
+  count: (n: number) => number,
+): Promise<Measurement> {
   const straight = () => runTrue(envd);
   const samples: number[] = [];
   const floorSamples: number[] = [];
@@ -25,11 +30,12 @@ export async function measureExec(platform: Platform, id: string, envd: Client<t
     await exec(platform, id, 'true');
     await straight();
   }
-  for (let i = 0; i < EXECS; i++) {
+  for (let i = 0; i < count(EXECS); i++) {
     floorSamples.push(await timed(straight));
     samples.push(await timed(() => exec(platform, id, 'true')));
   }
-  return summarise('exec round trip', 'ms', samples, floorSamples);
+  const aim = { of: 'above floor', sign: '≤', limit: 5 } as const;
+  return summarise('exec round trip', 'ms', samples, { floor: floorSamples, aim });
 }
 
 /** 100 MB through the API's files, beside a plain HTTP copy into and out of a guest. */
@@ -38,6 +44,7 @@ export async function measureFiles(
   id: string,
   floor: FloorVm,
   envd: Client<typeof Process>,
+  count: (n: number) => number,
 ): Promise<Measurement[]> {
   const stop = await startCopyServer(floor, envd);
   const plainUrl = new URL(`http://${new URL(floor.guestUrl).hostname}:${COPY_PORT}/file`);
@@ -46,7 +53,7 @@ export async function measureFiles(
   const floorUp: number[] = [];
   const floorDown: number[] = [];
   try {
-    for (let i = 0; i < COPIES; i++) {
+    for (let i = 0; i < count(COPIES); i++) {
       floorUp.push(await rate(() => plainUpload(plainUrl)));
       up.push(await rate(() => upload(platform, id)));
       floorDown.push(await rate(() => plainDownload(plainUrl)));
@@ -55,7 +62,11 @@ export async function measureFiles(
   } finally {
     stop.abort();
   }
-  return [summarise('100 MB file up', 'MB/s', up, floorUp), summarise('100 MB file down', 'MB/s', down, floorDown)];
+  const aim = { of: 'ratio', sign: '≥', limit: 0.6 } as const;
+  return [
+    summarise('100 MB file up', 'MB/s', up, { floor: floorUp, aim }),
+    summarise('100 MB file down', 'MB/s', down, { floor: floorDown, aim }),
+  ];
 }
 
 async function rate(work: () => Promise<void>): Promise<number> {

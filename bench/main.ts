@@ -1,82 +1,100 @@
 import { mkdir, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { wrennDir } from '@wrenn/config/wrenn-dir';
-import { readImage } from '@wrenn/guest-image/catalog';
+import { newestKernel, readImage } from '@wrenn/guest-image/catalog';
 import { claimOwner } from '@wrenn/host-agent/network/claims';
 import { SlotPool } from '@wrenn/host-agent/network/slot-pool';
-import { chooseHypervisor } from '@wrenn/hypervisor/choose-hypervisor';
-import { HOST_ROOT, readHostFacts } from '@wrenn/hypervisor/host-facts';
-import { MACHINES, type QemuProgram } from '@wrenn/hypervisor/qemu/machine';
 import { pino } from 'pino';
 import { startPlatform } from '../tests/e2e/support/platform.ts';
+import { floorProgram } from './floor-sleep.ts';
 import { type FloorSource, restoreFloorVm, settleFloorVm } from './floor-vm.ts';
 import { measureExec, measureFiles } from './guest-calls.ts';
 import { provenance } from './machine.ts';
 import { type Measurement, summarise, timed } from './measurement.ts';
 import { measureMemory } from './memory.ts';
 import { createCapsule, destroyCapsule } from './platform-calls.ts';
+import { isWhole, runOptions, type Section, sampleCount } from './run-options.ts';
+import { measureSleep } from './sleep.ts';
 import { measureColdBoot, measureCreate } from './start-up.ts';
+import { measureWarmPool, POOL_ENV } from './warm-pool.ts';
 
 const RESULTS = join(import.meta.dirname, 'results', 'latest.json');
 
+const options = runOptions(process.argv.slice(2));
+const count = (n: number) => sampleCount(options, n);
+const wants = (section: Section) => options.sections.has(section);
+
 const rows: Measurement[] = [];
-const columns = ['name', 'unit', 'n', 'p50', 'p95', 'p99', 'floorP50', 'ratio'] as const;
+const columns = ['name', 'unit', 'n', 'p50', 'p95', 'p99', 'floorP50', 'ratio', 'aim', 'met'] as const;
 function report(...measured: Measurement[]): void {
   for (const row of measured) {
     rows.push(row);
     const floor = row.floorP50 === null ? '' : `  (floor ${row.floorP50}, ratio ${row.ratio})`;
-    console.log(`  ${row.name}: p50 ${row.p50} ${row.unit}, p95 ${row.p95}${floor}`);
+    const aim = row.aim === null ? '' : `  ${row.aim}: ${row.met ? 'met' : 'missed'}`;
+    console.log(`  ${row.name}: p50 ${row.p50} ${row.unit}, p95 ${row.p95}${floor}${aim}`);
   }
 }
 
-const program = await qemuProgram();
+const program = await floorProgram();
 console.log('starting a platform');
-await using platform = await startPlatform({ env: { LOG_LEVEL: 'warn' } });
+await using platform = await startPlatform({ env: { LOG_LEVEL: 'info' } });
 await using slots = new SlotPool({ owner: claimOwner(platform.dir), size: () => 0, log: pino({ level: 'warn' }) });
-const slot = await slots.acquire(AbortSignal.timeout(30_000));
-try {
-  const floor: FloorSource = { program, dir: platform.dir, slot };
-  let first = '';
-  const firstMs = await timed(async () => {
-    first = await createCapsule(platform);
-  });
-  report(summarise('first start of a new shape (boot and snapshot)', 'ms', [firstMs]));
+const image = await readImage(wrennDir(platform.dir), 'minimal');
+const kernel = await newestKernel(wrennDir(platform.dir));
+if (!kernel) throw new Error('there is no kernel');
 
-  const image = await readImage(wrennDir(platform.dir), 'minimal');
-  if (!image) throw new Error('there is no image named minimal');
-  report(await measureColdBoot(floor, image.rootfsPath));
-  report(...(await measureCreate(platform, floor, image.manifest.defaultUser)));
-  {
-    await using vm = await restoreFloorVm(floor);
-    const envd = await settleFloorVm(vm, image.manifest.defaultUser);
-    report(await measureExec(platform, first, envd));
-    report(...(await measureFiles(platform, first, vm, envd)));
-  }
-  await destroyCapsule(platform, first);
-  report(await measureMemory(platform));
-} finally {
-  await slots.release(slot);
+// First, because what it starts the floor from is the platform's one template snapshot.
+if (wants('start') || wants('guest')) await measureOneCapsule(image);
+if (wants('memory')) report(await measureMemory(platform));
+if (wants('sleep')) {
+  const floor = { program, kernel, rootfsPath: image.rootfsPath, dir: platform.dir, slots };
+  for await (const row of measureSleep(platform, floor, count)) report(row);
+}
+if (wants('pool')) {
+  await using pooled = await startPlatform({ env: POOL_ENV });
+  for await (const row of measureWarmPool(pooled, platform, count)) report(row);
 }
 
 const origin = await provenance(program.identity);
-await mkdir(join(RESULTS, '..'), { recursive: true });
-await writeFile(
-  `${RESULTS}.partial`,
-  `${JSON.stringify(
-    rows.map((row) => ({ ...row, ...origin })),
-    undefined,
-    2,
-  )}\n`,
-);
-await rename(`${RESULTS}.partial`, RESULTS);
+if (isWhole(options)) await keepResults();
 console.log(`\n${origin.machine}\ncommit ${origin.commit}, ${origin.takenAt}\n`);
 console.table(rows, [...columns]);
+if (!isWhole(options)) console.log('Not a whole run: bench/results/latest.json is as it was.');
 
-/** The same QEMU in the same way as the platform's agent, found on PATH. */
-async function qemuProgram(): Promise<QemuProgram> {
-  const { identity } = (await chooseHypervisor()).hypervisor;
-  const { kind, arch } = identity;
-  if (kind !== 'qemu' || (arch !== 'x86_64' && arch !== 'aarch64')) throw new Error(`no floor for ${kind} on ${arch}`);
-  const { tscKhz } = await readHostFacts(HOST_ROOT);
-  return { path: MACHINES[arch].program, identity: { ...identity, kind, arch }, tscKhz };
+async function measureOneCapsule({ rootfsPath, manifest }: typeof image): Promise<void> {
+  const slot = await slots.acquire(AbortSignal.timeout(30_000));
+  try {
+    const floor: FloorSource = { program, dir: platform.dir, slot };
+    let first = '';
+    const firstMs = await timed(async () => {
+      first = await createCapsule(platform);
+    });
+    if (wants('start')) {
+      report(summarise('first start of a new shape (boot and snapshot)', 'ms', [firstMs]));
+      report(await measureColdBoot(floor, rootfsPath, count));
+      report(...(await measureCreate(platform, floor, manifest.defaultUser, count)));
+    }
+    if (wants('guest')) {
+      await using vm = await restoreFloorVm(floor);
+      const envd = await settleFloorVm(vm, manifest.defaultUser);
+      report(await measureExec(platform, first, envd, count));
+      report(...(await measureFiles(platform, first, vm, envd, count)));
+    }
+    await destroyCapsule(platform, first);
+  } finally {
+    await slots.release(slot);
+  }
+}
+
+async function keepResults(): Promise<void> {
+  await mkdir(join(RESULTS, '..'), { recursive: true });
+  await writeFile(
+    `${RESULTS}.partial`,
+    `${JSON.stringify(
+      rows.map((row) => ({ ...row, ...origin })),
+      undefined,
+      2,
+    )}\n`,
+  );
+  await rename(`${RESULTS}.partial`, RESULTS);
 }

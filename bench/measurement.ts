@@ -11,6 +11,22 @@ export interface Measurement {
   readonly floorP50: number | null;
   /** p50 / floorP50. */
   readonly ratio: number | null;
+  /** What the figure should be, as in "ratio ≤ 1.3"; null where nothing is aimed at. */
+  readonly aim: string | null;
+  readonly met: boolean | null;
+}
+
+/** What a figure should be. `above floor` is p50 - floorP50. */
+export interface Aim {
+  readonly of: 'p50' | 'ratio' | 'above floor';
+  readonly sign: '≤' | '≥';
+  readonly limit: number;
+}
+
+export interface Comparison {
+  /** Samples of the floor, in the same unit. */
+  readonly floor?: readonly number[];
+  readonly aim?: Aim;
 }
 
 /**
@@ -27,15 +43,20 @@ export function quantile(samples: readonly number[], q: number): number {
   return below + (above - below) * (position - Math.floor(position));
 }
 
-/** Sums samples up, beside the samples of their floor where there is one. */
+/**
+ * Sums samples up, beside the samples of their floor and what is aimed at, where there is such.
+ *
+ * @throws RangeError when there are no samples, or an aim names a floor that was not taken.
+ */
 export function summarise(
   name: string,
   unit: Measurement['unit'],
   samples: readonly number[],
-  floor?: readonly number[],
+  { floor, aim }: Comparison = {},
 ): Measurement {
   const p50 = quantile(samples, 0.5);
   const floorP50 = floor ? quantile(floor, 0.5) : null;
+  const ratio = floorP50 === null ? null : round(p50 / floorP50);
   return {
     name,
     unit,
@@ -44,8 +65,16 @@ export function summarise(
     p95: round(quantile(samples, 0.95)),
     p99: round(quantile(samples, 0.99)),
     floorP50: floorP50 === null ? null : round(floorP50),
-    ratio: floorP50 === null ? null : round(p50 / floorP50),
+    ratio,
+    aim: aim ? `${aim.of} ${aim.sign} ${aim.limit}` : null,
+    met: aim ? isMet(aim, { p50: round(p50), ratio, 'above floor': floorP50 === null ? null : p50 - floorP50 }) : null,
   };
+}
+
+function isMet({ of, sign, limit }: Aim, figures: Readonly<Record<Aim['of'], number | null>>): boolean {
+  const figure = figures[of];
+  if (figure === null) throw new RangeError(`an aim for "${of}" needs a floor`);
+  return sign === '≤' ? figure <= limit : figure >= limit;
 }
 
 /** Three significant digits are what such timings are good for. */

@@ -1,0 +1,22 @@
+import { expect, it } from 'vitest';
+import { isWhole, runOptions, SECTIONS, sampleCount } from './run-options.ts';
+
+it('takes everything in full unless told', () => {
+  const options = runOptions([]);
+  expect([...options.sections]).toEqual([...SECTIONS]);
+  expect(isWhole(options)).toBe(true);
+  expect(sampleCount(options, 100)).toBe(100);
+});
+
+it('takes little when it should be quick, and keeps no results then', () => {
+  const options = runOptions(['--quick']);
+  expect(isWhole(options)).toBe(false);
+  expect([sampleCount(options, 100), sampleCount(options, 1)]).toEqual([2, 1]);
+});
+
+it('takes the sections that are named, and refuses others', () => {
+  const options = runOptions(['sleep', 'pool']);
+  expect([...options.sections]).toEqual(['sleep', 'pool']);
+  expect(isWhole(options)).toBe(false);
+  expect(() => runOptions(['naps'])).toThrow('there is no section naps');
+});
