@@ -2,6 +2,7 @@ import { readdir, readFile, readlink, realpath } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { wrennDir } from '@wrenn/config/wrenn-dir';
+import { pooledRecords } from './warm-pool.ts';
 
 const CLAIMS = '/run/wrenn/slots';
 
@@ -23,18 +24,24 @@ export interface LeakOptions {
   readonly timeoutMs?: number;
   /** Network slots that may be there: an agent that runs keeps some ready. */
   readonly readySlots?: number;
+  /** Whether VMs without a tenant may be there: an agent that runs with a warm pool keeps some. */
+  readonly warmPool?: boolean;
 }
 
 /** What is there now and was not before. */
 export async function leaksSince(before: MachineState, root: string, options: LeakOptions = {}): Promise<string[]> {
   for (const deadline = Date.now() + (options.timeoutMs ?? 10_000); ; await delay(100)) {
+    const pooled = options.warmPool ? await pooledRecords(root) : [];
+    const pooledSlots = new Set(pooled.map(({ slot }) => String(slot)));
+    const ofPool = (thing: string) => pooled.some(({ vmId }) => thing.includes(vmId));
     const state = [...(await machineState(root))];
-    const slots = state.filter((thing) => thing.startsWith('slot claim')).map((thing) => thing.split(' ')[2]);
-    const ready = slots.length <= (options.readySlots ?? 0) ? slots : [];
+    const slots = state.filter((thing) => thing.startsWith('slot claim')).map((thing) => thing.split(' ')[2] ?? '');
+    const ready = slots.filter((index) => !pooledSlots.has(index));
+    const spare = [...pooledSlots, ...(ready.length <= (options.readySlots ?? 0) ? ready : [])];
     const allowed = new Set(
-      ready.flatMap((i) => [`slot claim ${i}`, `network wrenn-ns-${i}`, `network wrenn-veth-${i}`]),
+      spare.flatMap((i) => [`slot claim ${i}`, `network wrenn-ns-${i}`, `network wrenn-veth-${i}`]),
     );
-    const leaks = state.filter((thing) => !before.has(thing) && !allowed.has(thing));
+    const leaks = state.filter((thing) => !before.has(thing) && !allowed.has(thing) && !ofPool(thing));
     if (leaks.length === 0 || Date.now() > deadline) return leaks.sort();
   }
 }
