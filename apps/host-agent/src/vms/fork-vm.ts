@@ -11,7 +11,7 @@ import { stopCompaction } from './compact-disk.ts';
 import { newRecord } from './new-record.ts';
 import { requireKernel } from './plan-vm.ts';
 import { runVm, StartFailedError } from './run-vm.ts';
-import { goOn, liveVm, standStill } from './stand-still.ts';
+import { atStandstill, liveVm } from './stand-still.ts';
 import { Trace } from './trace.ts';
 import type { GuestInit, VmEntry } from './vm.ts';
 import type { VmContext } from './vm-context.ts';
@@ -27,7 +27,7 @@ const STARTS_AT_ONCE = 4;
 /**
  * Makes new VMs of one instant of a running one, which goes on.
  *
- * @throws WrennError of every kind that a start can end with; none of the children is left then
+ * @throws WrennError capsule_ended, and of every kind that a start can end with; none of the children is left then
  */
 export async function forkVm(
   context: VmContext,
@@ -80,13 +80,10 @@ async function instantOf(
 ): Promise<StartSource> {
   const { record } = source;
   const { vm } = liveVm(source);
-  try {
-    await standStill(source, false, trace, log, signal);
+  await atStandstill(source, false, { trace, log, signal }, async () => {
     const vmDir = registry.folder(source).dir;
     await takeSnapshot(vm, record, { dir, vmDir, disk: 'copy' }, trace, signal);
-  } finally {
-    await trace.step('go on', () => goOn(source, log));
-  }
+  });
   const { imageSha256, diskMb, layers, sharedLayers, defaults, shape } = record;
   const layerSums = sharedSums(record);
   const memory = { dir: snapshotFolder(dir).memory, shape, identity: vm.process.identity };

@@ -5,6 +5,7 @@ import { asHostDiskFull } from '../disk/disk-full.ts';
 import { sealFolder } from '../snapshots/sealed-folder.ts';
 import { manifestOf, sharedSums, takeSnapshot } from '../snapshots/take-snapshot.ts';
 import { stopCompaction } from './compact-disk.ts';
+import { endedMeanwhile } from './ended-meanwhile.ts';
 import { goOn, liveVm, standStill } from './stand-still.ts';
 import type { Trace } from './trace.ts';
 import type { VmEntry } from './vm.ts';
@@ -31,11 +32,13 @@ export async function pauseVm(
   registry.publish(id);
   // The guest must see its connections end, or it would wait for their other ends when it wakes.
   entry.ended.abort();
+  const { vm } = liveVm(entry);
   try {
     await saveGeneration(context, entry, generation, trace, signal);
   } catch (error) {
+    const problem = signal.aborted ? signal.reason : await endedMeanwhile(id, vm, error);
     await backToRunning(context, entry);
-    throw pauseError(entry, error, signal);
+    throw pauseError(entry, problem);
   }
   await snapshots.add(id, generation);
   await trace.step('end', () => registry.remove(entry));
@@ -93,12 +96,10 @@ async function backToRunning({ journal, registry, log }: VmContext, entry: VmEnt
   }
 }
 
-function pauseError(entry: VmEntry, error: unknown, signal: AbortSignal): unknown {
-  const { id, phase } = entry.record;
+function pauseError({ record: { id, phase } }: VmEntry, error: unknown): unknown {
   if (phase === 'failed') {
     const problem = 'its process ended while it was put to sleep.';
     return new WrennError('capsule_ended', { id, problem }, { cause: error });
   }
-  if (signal.aborted) return signal.reason;
   return asHostDiskFull(error) ?? error;
 }

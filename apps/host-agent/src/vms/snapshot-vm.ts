@@ -7,7 +7,7 @@ import type { SnapshotManifest } from '../snapshots/snapshot-manifest.ts';
 import type { SleepingVm } from '../snapshots/snapshot-store.ts';
 import { manifestOf, sharedSums, takeSnapshot } from '../snapshots/take-snapshot.ts';
 import { stopCompaction } from './compact-disk.ts';
-import { goOn, liveVm, standStill } from './stand-still.ts';
+import { atStandstill, liveVm } from './stand-still.ts';
 import type { Trace } from './trace.ts';
 import type { VmEntry } from './vm.ts';
 import type { VmContext } from './vm-context.ts';
@@ -18,7 +18,7 @@ const GENERATION = 1;
 /**
  * Keeps the state of a running VM, which goes on, as a snapshot that VMs are made of.
  *
- * @throws WrennError host_disk_full
+ * @throws WrennError host_disk_full, capsule_ended
  */
 export async function snapshotRunningVm(
   context: VmContext,
@@ -32,13 +32,10 @@ export async function snapshotRunningVm(
   await stopCompaction(entry);
   return sealed(context, snapshotId, async (dir, final) => {
     const { record } = entry;
-    try {
-      await standStill(entry, true, trace, log, signal);
+    await atStandstill(entry, true, { trace, log, signal }, async () => {
       const vmDir = registry.folder(entry).dir;
       await takeSnapshot(vm, record, { dir, vmDir, disk: 'copy' }, trace, signal);
-    } finally {
-      await trace.step('go on', () => goOn(entry, log));
-    }
+    });
     const head = manifestOf(record, vm, { kind: 'snapshot', id: snapshotId, generation: GENERATION });
     // VMs of this snapshot share all that it has.
     const manifest = { ...head, sharedLayers: head.layers.length };

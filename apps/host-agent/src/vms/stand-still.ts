@@ -1,6 +1,7 @@
 import type { RunningVm } from '@wrenn/hypervisor/hypervisor';
 import type { Logger } from 'pino';
 import { prepareGuestForSnapshot, refreshGuest } from '../guest/init-guest.ts';
+import { endedMeanwhile } from './ended-meanwhile.ts';
 import type { Trace } from './trace.ts';
 import type { VmEntry } from './vm.ts';
 
@@ -39,6 +40,31 @@ export async function standStill(
       });
   }
   await trace.step('stop', () => vm.pause(signal));
+}
+
+/**
+ * Does something while the guest's vCPUs stand still, and lets it run again however that ended.
+ *
+ * @throws WrennError capsule_ended when the VM ended in the middle; what `action` throws
+ */
+export async function atStandstill(
+  entry: VmEntry,
+  settle: boolean,
+  { trace, log, signal }: { readonly trace: Trace; readonly log: Logger; readonly signal: AbortSignal },
+  action: () => Promise<void>,
+): Promise<void> {
+  const { vm } = liveVm(entry);
+  try {
+    try {
+      await standStill(entry, settle, trace, log, signal);
+      await action();
+    } finally {
+      await trace.step('go on', () => goOn(entry, log));
+    }
+  } catch (error) {
+    signal.throwIfAborted();
+    throw await endedMeanwhile(entry.record.id, vm, error);
+  }
 }
 
 /** Lets a guest that stood still run again, and sets its clock. Not bound to the caller's signal: it must go on. */
