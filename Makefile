@@ -4,7 +4,7 @@ WRENN_DIR ?= /var/lib/wrenn
 export WRENN_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench image build build-cp build-agent build-envd dev dev-agent dev-envd migrate-up generate format clean
+.PHONY: help setup demo test check bench chaos soak image build build-cp build-agent build-envd dev dev-agent dev-envd migrate-up generate format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,12 @@ check: setup ## Type check, lint, dead code and unit tests
 
 bench: setup ## Measure, print a table, write bench/results/latest.json
 	@node bench/main.ts
+
+chaos: setup ## Kill 110 processes of a working platform at random and look at what is lost (CHAOS_SEED, CHAOS_KILLS)
+	@node tests/chaos/main.ts
+
+soak: setup ## Create and destroy 1,000 capsules of the warm pool and look at what leaks (SOAK_ROUNDS)
+	@node tests/chaos/soak-main.ts
 
 image: setup ## Build the guest kernel, initramfs and the minimal template
 	@node libs/guest-image/src/main.ts build

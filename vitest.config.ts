@@ -31,6 +31,15 @@ export default defineConfig({
           hookTimeout: 600_000,
         },
       },
+      {
+        test: {
+          name: 'chaos',
+          include: ['tests/chaos/**/*.test.ts'],
+          fileParallelism: false,
+          // Ends by itself long before; on a machine that is busy with other things everything takes many times as long.
+          testTimeout: 1_200_000,
+        },
+      },
     ],
   },
 });

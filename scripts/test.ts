@@ -84,7 +84,7 @@ const steps: readonly Step[] = [
   check('dead code', 'knip'),
   s3Server,
   vitest('unit'),
-  ...(values.fast ? [] : [images, vitest('conformance'), vitest('e2e')]),
+  ...(values.fast ? [] : [images, vitest('conformance'), vitest('e2e'), vitest('chaos')]),
 ];
 
 let total: Counts = { passed: 0, failed: 0, skipped: [] };

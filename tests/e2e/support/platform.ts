@@ -39,6 +39,21 @@ export class Program {
     closeSync(log);
   }
 
+  /** Whether it was started and has ended by itself. */
+  get hasEnded(): boolean {
+    return this.#child !== undefined && (this.#child.exitCode !== null || this.#child.signalCode !== null);
+  }
+
+  /** Kills it and starts it again at once. */
+  async restart(): Promise<void> {
+    await this.end('SIGKILL');
+    this.start();
+  }
+
+  get isRunning(): boolean {
+    return this.#child !== undefined && !this.hasEnded;
+  }
+
   async end(signal: 'SIGTERM' | 'SIGKILL'): Promise<void> {
     const child = this.#child;
     this.#child = undefined;
@@ -65,11 +80,15 @@ function source(app: string): [string, string] {
   return [process.execPath, join(REPOSITORY, 'apps', app, 'src', 'main.ts')];
 }
 
-/** A temporary WRENN_DIR that shares kernels and images with the machine's. */
-export async function temporaryWrennDir(): Promise<string> {
+/**
+ * A temporary WRENN_DIR that shares kernels and images with the machine's.
+ *
+ * @param parent the folder that it is made in
+ */
+export async function temporaryWrennDir(parent = tmpdir()): Promise<string> {
   const shared = wrennDir(process.env.WRENN_DIR ?? '/var/lib/wrenn');
   await ensureGuestImages({ wrennDir: shared, onProgress: () => undefined });
-  const dir = await mkdtemp(join(tmpdir(), 'wrenn-'));
+  const dir = await mkdtemp(join(parent, 'wrenn-'));
   // Programs that dropped their privileges pass through.
   await chmod(dir, 0o711);
   const paths = wrennDir(dir);
@@ -84,10 +103,12 @@ export interface PlatformOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Commands to start instead of the sources. */
   readonly programs?: { readonly agent: readonly [string]; readonly controlPlane: readonly [string] };
+  /** Folder that the WRENN_DIR is made in. */
+  readonly parent?: string;
 }
 
-export async function startPlatform({ env = {}, programs }: PlatformOptions = {}): Promise<Platform> {
-  const dir = await temporaryWrennDir();
+export async function startPlatform({ env = {}, programs, parent }: PlatformOptions = {}): Promise<Platform> {
+  const dir = await temporaryWrennDir(parent);
   const paths = wrennDir(dir);
   const [apiPort, agentPort] = [await freePort(), await freePort()];
   const baseUrl = `http://127.0.0.1:${apiPort}`;
@@ -125,7 +146,7 @@ export async function startPlatform({ env = {}, programs }: PlatformOptions = {}
     return { status: answer.status, body: text === '' ? undefined : JSON.parse(text) };
   };
   const dispose = async () => {
-    if (headers['x-api-key']) {
+    if (headers['x-api-key'] && controlPlane.isRunning) {
       const { body } = await call('GET', '/v1/capsules');
       for (const { id } of body as { id: string }[]) await call('DELETE', `/v1/capsules/${id}`);
     }
