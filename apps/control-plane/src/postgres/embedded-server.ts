@@ -15,6 +15,8 @@ import { ensureServerUser, type SystemUser } from './system-user.ts';
 
 const READY_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 30_000;
+/** How long closed connections may still be served, on a busy machine. */
+const LEAVE_TIMEOUT_MS = 3000;
 const LOCK_TIMEOUT_MS = 180_000;
 /** sockaddr_un holds 107 characters and a NUL; the server adds "/.s.PGSQL.5432". */
 const MAX_SOCKET_DIR_LENGTH = 90;
@@ -85,7 +87,7 @@ export async function startEmbeddedServer(options: EmbeddedServerOptions): Promi
     },
     stop: () =>
       locked(async () => {
-        const clients = await countClients(dataDir);
+        const clients = await countLastingClients(dataDir);
         if (clients > 0) options.log.info({ clients }, 'leaving PostgreSQL to its other clients');
         else await stopServer(dataDir, options.log);
       }),
@@ -98,6 +100,14 @@ interface ServerFiles extends EmbeddedServerOptions {
   readonly dataDir: string;
   readonly socketDir: string;
   readonly logFile: string;
+}
+
+/** The connections of who is just leaving are served for a moment longer. */
+async function countLastingClients(dataDir: string): Promise<number> {
+  for (const deadline = performance.now() + LEAVE_TIMEOUT_MS; ; await delay(50)) {
+    const clients = await countClients(dataDir);
+    if (clients === 0 || performance.now() > deadline) return clients;
+  }
 }
 
 /** Below the base folder, or, where that path is too long for a socket, in a short one named by it. */
