@@ -24,9 +24,11 @@ export async function destroyCapsule(platform: Platform, id: string): Promise<vo
   await expectStatus(platform, 204, 'DELETE', `/v1/capsules/${id}`);
 }
 
+const EXEC_TIMEOUT_SEC = 120;
+
 /** Runs a program without arguments and resolves when it has ended. */
 export async function exec(platform: Platform, id: string, cmd: string): Promise<void> {
-  await expectStatus(platform, 200, 'POST', `/v1/capsules/${id}/exec`, { cmd });
+  await expectStatus(platform, 200, 'POST', `/v1/capsules/${id}/exec`, { cmd, timeout_sec: EXEC_TIMEOUT_SEC });
 }
 
 export async function pauseCapsule(platform: Platform, id: string): Promise<void> {

@@ -41,14 +41,20 @@ export async function* measureWarmPool(
   }
   yield summarise(what, 'ms', single, { floor: floorSingle, aim: AIM });
   const [together, floorTogether]: [number[], number[]] = [[], []];
-  await burst(pooled, LEARNED);
+  await learn(pooled);
   for (let i = 0; i < samples(BURSTS); i++) {
-    if (i > 0) await burst(pooled, LEARNED);
+    if (i > 0) await learn(pooled);
     await untilFull(pooled, BURST);
     floorTogether.push(...(await burst(plain, BURST)));
     together.push(...(await burst(pooled, BURST)));
   }
   yield summarise(`${what}, ${BURST} at once`, 'ms', together, { floor: floorTogether, aim: AIM });
+}
+
+/** Has the pool see a burst. */
+async function learn(platform: Platform): Promise<void> {
+  const ids = await Promise.all(Array.from({ length: LEARNED }, () => createCapsule(platform)));
+  await Promise.all(ids.map((id) => destroyCapsule(platform, id)));
 }
 
 /** Milliseconds from the request to the answer of the first command of so many capsules at once. */
