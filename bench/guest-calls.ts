@@ -11,7 +11,7 @@ import { exec } from './platform-calls.ts';
 
 const EXECS = 100;
 const WARM_UP_CALLS = 5;
-const COPIES = 4;
+const COPIES = 3;
 const FILE_BYTES = 100 * 1024 * 1024;
 const COPY_PORT = 18_080;
 

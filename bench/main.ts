@@ -1,4 +1,5 @@
-import { mkdir, rename, writeFile } from 'node:fs/promises';
+import { writeFileSync } from 'node:fs';
+import { rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { wrennDir } from '@wrenn/config/wrenn-dir';
 import { newestKernel, readImage } from '@wrenn/guest-image/catalog';
@@ -19,11 +20,15 @@ import { measureColdBoot, measureCreate } from './start-up.ts';
 import { measureWarmPool, POOL_ENV } from './warm-pool.ts';
 
 const RESULTS = join(import.meta.dirname, 'results', 'latest.json');
+/** What is measured so far: what a run that fails late leaves. */
+const PARTIAL = `${RESULTS}.partial`;
 
 const options = runOptions(process.argv.slice(2));
 const count = (n: number) => sampleCount(options, n);
 const wants = (section: Section) => options.sections.has(section);
 
+const program = await floorProgram();
+const origin = await provenance(program.identity);
 const rows: Measurement[] = [];
 const columns = ['name', 'unit', 'n', 'p50', 'p95', 'p99', 'floorP50', 'ratio', 'aim', 'met'] as const;
 function report(...measured: Measurement[]): void {
@@ -33,9 +38,17 @@ function report(...measured: Measurement[]): void {
     const aim = row.aim === null ? '' : `  ${row.aim}: ${row.met ? 'met' : 'missed'}`;
     console.log(`  ${row.name}: p50 ${row.p50} ${row.unit}, p95 ${row.p95}${floor}${aim}`);
   }
+  if (isWhole(options))
+    writeFileSync(
+      PARTIAL,
+      `${JSON.stringify(
+        rows.map((row) => ({ ...row, ...origin })),
+        undefined,
+        2,
+      )}\n`,
+    );
 }
 
-const program = await floorProgram();
 console.log('starting a platform');
 await using platform = await startPlatform({ env: { LOG_LEVEL: 'info' } });
 await using slots = new SlotPool({ owner: claimOwner(platform.dir), size: () => 0, log: pino({ level: 'warn' }) });
@@ -55,8 +68,7 @@ if (wants('pool')) {
   for await (const row of measureWarmPool(pooled, platform, count)) report(row);
 }
 
-const origin = await provenance(program.identity);
-if (isWhole(options)) await keepResults();
+if (isWhole(options)) await rename(PARTIAL, RESULTS);
 console.log(`\n${origin.machine}\ncommit ${origin.commit}, ${origin.takenAt}\n`);
 console.table(rows, [...columns]);
 if (!isWhole(options)) console.log('Not a whole run: bench/results/latest.json is as it was.');
@@ -84,17 +96,4 @@ async function measureOneCapsule({ rootfsPath, manifest }: typeof image): Promis
   } finally {
     await slots.release(slot);
   }
-}
-
-async function keepResults(): Promise<void> {
-  await mkdir(join(RESULTS, '..'), { recursive: true });
-  await writeFile(
-    `${RESULTS}.partial`,
-    `${JSON.stringify(
-      rows.map((row) => ({ ...row, ...origin })),
-      undefined,
-      2,
-    )}\n`,
-  );
-  await rename(`${RESULTS}.partial`, RESULTS);
 }

@@ -41,17 +41,17 @@ export async function* measureSleep(
 ): AsyncGenerator<Measurement> {
   {
     await using pair = await openPair(platform, floor, LARGE_MB);
-    const { pause, floorPause } = await sleeps(pair, samples(8));
+    const { pause, floorPause } = await sleeps(pair, samples(6));
     yield summarise(`pause, ${LARGE_MB} MiB`, 'ms', pause, { floor: floorPause, aim: PAUSE_AIM });
   }
   await using pair = await openPair(platform, floor, SMALL_MB);
-  const { pause, floorPause, resume, floorResume } = await sleeps(pair, samples(20));
+  const { pause, floorPause, resume, floorResume } = await sleeps(pair, samples(12));
   yield summarise(`pause, ${SMALL_MB} MiB`, 'ms', pause, { floor: floorPause, aim: PAUSE_AIM });
   yield summarise(`resume, ${SMALL_MB} MiB`, 'ms', resume, { floor: floorResume, aim: WAKE_AIM });
-  yield await forks(pair, 1, samples(10));
-  yield await forks(pair, FORKS, samples(5));
+  yield await forks(pair, 1, samples(8));
+  yield await forks(pair, FORKS, samples(4));
   yield await memoryOfForks(pair);
-  yield* await hibernations(pair, samples(5));
+  yield* await hibernations(pair, samples(4));
 }
 
 async function openPair(platform: Platform, floor: SleepFloor, memoryMb: number): Promise<Pair> {

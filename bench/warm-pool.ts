@@ -6,9 +6,8 @@ import { createCapsule, destroyCapsule, exec } from './platform-calls.ts';
 
 const CREATES = 100;
 /** Of those, how many have one without the pool beside them. */
-const COMPARED = 50;
+const COMPARED = 25;
 const BURST = 20;
-const BURSTS = 2;
 /** What the pool has learned counts less as time passes, also while it fills. */
 const LEARNED = 24;
 const DEFAULT_MB = 512;
@@ -40,14 +39,10 @@ export async function* measureWarmPool(
     single.push(...(await burst(pooled, 1)));
   }
   yield summarise(what, 'ms', single, { floor: floorSingle, aim: AIM });
-  const [together, floorTogether]: [number[], number[]] = [[], []];
   await learn(pooled);
-  for (let i = 0; i < samples(BURSTS); i++) {
-    if (i > 0) await learn(pooled);
-    await untilFull(pooled, BURST);
-    floorTogether.push(...(await burst(plain, BURST)));
-    together.push(...(await burst(pooled, BURST)));
-  }
+  await untilFull(pooled, BURST);
+  const floorTogether = await burst(plain, BURST);
+  const together = await burst(pooled, BURST);
   yield summarise(`${what}, ${BURST} at once`, 'ms', together, { floor: floorTogether, aim: AIM });
 }
 
