@@ -47,9 +47,11 @@ function choose(deps: VerbDeps, limits: CrowdLimits, capsules: Json[]): Deed | u
   const kept = random.pick(snapshots);
   const isRoom = awake < limits.running && capsules.length < limits.capsules;
   const options: (readonly [number, Deed])[] = [];
-  if (isRoom) options.push([3, () => create(deps)]);
+  if (isRoom) options.push([2, () => create(deps)]);
   if (isRoom && kept) options.push([2, () => createFromSnapshot(deps, kept)]);
-  if (kept) options.push([0.3, () => deleteSnapshot(deps, kept)]);
+  if (kept && random.chance(snapshots.length < limits.snapshots ? 0.03 : 0.3)) {
+    options.push([1, () => deleteSnapshot(deps, kept)]);
+  }
   if (chosen) options.push(...deedsFor(deps, limits, chosen, awake));
   return options.length === 0 ? undefined : random.weighted(options);
 }
@@ -86,7 +88,8 @@ function deedsFor(
       return [
         [2, on(() => check(deps, known))],
         [isRoom ? 3 : 7, on(() => pause(deps, known))],
-        ...(isRoom ? [[2, on(() => fork(deps, known, random.int(1, 2)))] as const] : []),
+        // Else there never is room: creates take it first.
+        ...(awake < limits.running + 2 ? [[3, on(() => fork(deps, known, random.int(1, 2)))] as const] : []),
         ...keep,
         [awake > limits.running ? 2 : 0.4, on(() => destroy(deps, known))],
         [0.3, on(() => destroyDuring(deps, known, status))],

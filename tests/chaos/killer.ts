@@ -33,17 +33,23 @@ export async function killer(deps: KillerDeps, total: number, fills: number): Pr
     await deedsDone(deps, random.int(0, 3));
     await delay(random.int(0, 2000));
     if (fillAt.delete(killed)) filling = Promise.all([filling, fillDisk(deps)]).then(() => undefined);
-    const victim = random.weighted<Victim>([
-      [4, 'agent'],
-      [3, 'control plane'],
-      [3, 'hypervisor'],
-      [3, 'client'],
-    ]);
-    if (!(await kill(deps, victim))) continue;
-    kills[victim]++;
+    kills[await killOne(deps)]++;
     killed++;
   }
   await filling;
+}
+
+/** Chooses until there is something of that kind to kill. */
+async function killOne(deps: KillerDeps): Promise<Victim> {
+  for (;;) {
+    const victim = deps.random.weighted<Victim>([
+      [4, 'agent'],
+      [3, 'control plane'],
+      [3, 'hypervisor'],
+      [4, 'client'],
+    ]);
+    if (await kill(deps, victim)) return victim;
+  }
 }
 
 /** Lets some verbs end well between two kills, however slow the machine is; but not while they cannot. */
