@@ -1,7 +1,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { constants } from 'node:fs';
-import { open, rm, writeFile } from 'node:fs/promises';
+import { open, rm, statfs, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { BoundedLog, logTail } from '../bounded-log.ts';
 import { saveGuestMemory } from '../guest-memory.ts';
@@ -33,6 +33,8 @@ const CONSOLE_LIMIT_BYTES = 1024 * 1024;
 const LOG_LIMIT_BYTES = 256 * 1024;
 /** Device states are some hundred kB; more comes from a QEMU that must not be trusted. */
 const MAX_DEVICES_BYTES = 64 * 1024 * 1024;
+/** With less than this left neither the devices nor what is left of the disk's own tables find room. */
+const FULL_BYTES = 1024 * 1024;
 const DEVICES_IN_JAIL = 'devices';
 
 /** A QEMU process under control. */
@@ -204,6 +206,10 @@ export class QemuVm implements RunningVm {
       const stat = await file.stat();
       if (!stat.isFile() || stat.size > MAX_DEVICES_BYTES) throw new Error('QEMU wrote no proper device state');
       await writeFile(path, await file.readFile(), { flag: 'wx' });
+    } catch (error) {
+      // QEMU says only that it could not write.
+      if (await isFull(dirname(inJail))) throw new Error('No space left on device', { cause: error });
+      throw error;
     } finally {
       await rm(inJail, { force: true });
     }
@@ -287,4 +293,9 @@ function exitStatus(child: ChildProcess | undefined): string {
 export async function lastLogLine(path: string): Promise<string> {
   const tail = await logTail(path, 1000).catch(() => '');
   return tail.trim().split('\n').slice(-3).join('; ');
+}
+
+async function isFull(dir: string): Promise<boolean> {
+  const { bavail, bsize } = await statfs(dir);
+  return bavail * bsize < FULL_BYTES;
 }
