@@ -27,7 +27,8 @@ export default defineConfig({
           include: ['tests/e2e/**/*.test.ts'],
           // Emulated VMs share few cores; one file at a time keeps timings meaningful.
           fileParallelism: false,
-          testTimeout: 180_000,
+          // Twenty times what it takes here: machines that run many tests at once are slow.
+          testTimeout: 300_000,
           hookTimeout: 600_000,
         },
       },

@@ -2,14 +2,9 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 
 export const idempotencyHeaders = z.object({
-  'idempotency-key': z
-    .string()
-    .min(1)
-    .max(255)
-    .optional()
-    .meta({
-      description: 'A repeated request with the same key, for 30 days, answers what the first one brought about.',
-    }),
+  'idempotency-key': z.string().min(1).max(255).optional().meta({
+    description: 'A repeated request with the same key, for 30 days, answers what the first one brought about.',
+  }),
 });
 
 /** For bodies in which everything has a default. */
