@@ -91,6 +91,14 @@ describe.concurrent('an idle capsule', () => {
     await untilStopped(id);
   });
 
+  it('is used by who reads its files', async () => {
+    const id = await create({ timeout_sec: 1 });
+    const list = () => void platform.call(`/v1/capsules/${id}/files/list`, { json: { path: '/' } });
+    const listing = setInterval(list, 300);
+    await untilKeptAwake(id).finally(() => clearInterval(listing));
+    await untilStopped(id);
+  });
+
   it('is used by a ping', async () => {
     const id = await create({ timeout_sec: 1 });
     const pinging = setInterval(() => void platform.fetch(`/v1/capsules/${id}/ping`, { method: 'POST' }), 300);
