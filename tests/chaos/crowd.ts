@@ -39,6 +39,7 @@ export async function client(deps: VerbDeps, limits: CrowdLimits, signal: AbortS
 function choose(deps: VerbDeps, limits: CrowdLimits, capsules: Json[]): Deed | undefined {
   const { random, snapshots, population } = deps;
   const awake = capsules.filter(({ status }) => !['paused', 'hibernated', 'error'].includes(status)).length;
+  const isHibernating = capsules.some(({ status }) => status === 'hibernating');
   const free = capsules.flatMap(({ id, status, memory }) => {
     const known = population.get(id);
     return known && !known.taken && !known.doomed ? [{ known, status, memory }] : [];
@@ -52,7 +53,7 @@ function choose(deps: VerbDeps, limits: CrowdLimits, capsules: Json[]): Deed | u
   if (kept && random.chance(snapshots.length < limits.snapshots ? 0.03 : 0.3)) {
     options.push([1, () => deleteSnapshot(deps, kept)]);
   }
-  if (chosen) options.push(...deedsFor(deps, limits, chosen, awake));
+  if (chosen) options.push(...deedsFor(deps, limits, chosen, awake, isHibernating));
   return options.length === 0 ? undefined : random.weighted(options);
 }
 
@@ -61,6 +62,7 @@ function deedsFor(
   limits: CrowdLimits,
   { known, status }: { known: Known; status: string },
   awake: number,
+  isHibernating: boolean,
 ): (readonly [number, Deed])[] {
   const { random, snapshots, population } = deps;
   const on = (run: () => Promise<unknown>): Deed => {
@@ -98,7 +100,8 @@ function deedsFor(
       return [
         ...wake,
         ...keep,
-        [2, on(() => hibernate(deps, known))],
+        // It takes long and begins anew after each kill: with many at once nothing else would happen.
+        ...(isHibernating ? [] : [[1, on(() => hibernate(deps, known))] as const]),
         [0.2, on(() => destroy(deps, known))],
         [0.2, on(() => destroyDuring(deps, known, status))],
       ];
