@@ -2,11 +2,12 @@ import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chown, mkdir, mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { Duplex } from 'node:stream';
 import { promisify } from 'node:util';
 import { wrennDir } from '@wrenn/config/wrenn-dir';
 import { type GuestKernel, newestKernel, readImage } from '@wrenn/guest-image/catalog';
+import { VmCgroups } from '@wrenn/host-agent/confinement/vm-cgroups';
 import { askGuest } from '@wrenn/host-agent/guest/guest-connection';
 import { initGuest } from '@wrenn/host-agent/guest/init-guest';
 import { claimOwner } from '@wrenn/host-agent/network/claims';
@@ -17,6 +18,7 @@ import { HOST_ROOT, readHostFacts } from '@wrenn/hypervisor/host-facts';
 import { MACHINES, type QemuProgram, qemuArguments, type VmStart } from '@wrenn/hypervisor/qemu/machine';
 import { QmpClient } from '@wrenn/hypervisor/qemu/qmp-client';
 import { pino } from 'pino';
+import { enterCgroup } from './floor-vm.ts';
 import { summarise, timed } from './measurement.ts';
 
 const START_TIMEOUT_MS = 60_000;
@@ -37,6 +39,7 @@ export interface SleepFloor {
   /** Folder on the file system on which capsules lie. */
   readonly dir: string;
   readonly slots: Pick<SlotPool, 'acquire' | 'release'>;
+  readonly cgroups: VmCgroups;
 }
 
 /** Files of one sleep: the memory in full as QEMU's own command writes it, and the devices. */
@@ -47,6 +50,8 @@ interface Saved {
 
 interface Running {
   readonly child: ChildProcess;
+  /** Its name among the groups. */
+  readonly cgroup: string;
   readonly client: QmpClient;
   readonly slot: Slot;
   readonly jailDir: string;
@@ -102,6 +107,7 @@ export class SleepyFloorVm implements AsyncDisposable {
     });
     running.client.close();
     this.#running = undefined;
+    await this.#floor.cgroups.remove(running.cgroup);
     if (earlier) await rm(earlier.dir, { recursive: true, force: true });
     return ms;
   }
@@ -146,14 +152,14 @@ export class SleepyFloorVm implements AsyncDisposable {
         ]);
       });
     } finally {
-      for (const child of children) await end(child);
+      for (const child of children) await end(this.#floor.cgroups, child);
       for (const slot of slots) await this.#floor.slots.release(slot);
       if (saved) await rm(saved.dir, { recursive: true, force: true });
     }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#running) await end(this.#running);
+    if (this.#running) await end(this.#floor.cgroups, this.#running);
     await this.#floor.slots.release(this.#slot);
     await rm(this.#dir, { recursive: true, force: true });
   }
@@ -210,17 +216,20 @@ export class SleepyFloorVm implements AsyncDisposable {
       [`--net=${slot.namespacePath}`, '--', program.path, ...qemuArguments(program, spec, start, launch)],
       { stdio: ['ignore', 'ignore', 'inherit', 'pipe', ...(devices ? [devices.fd] : [])] },
     );
+    const cgroup = `${basename(this.#dir)}-${basename(jailDir)}`;
     try {
+      await enterCgroup(this.#floor.cgroups, cgroup, spec.shape, child);
       const control = child.stdio[launch.controlFd];
       if (!(control instanceof Duplex)) throw new Error('Node gave no connection to QEMU');
       const client = await QmpClient.open(control, AbortSignal.timeout(START_TIMEOUT_MS));
       await answers(slot);
       const settings = { accessToken: '', envs: {}, user: 'root', workdir: '', hostname: 'floor' };
       await initGuest('floor', slot.hostIp, settings, AbortSignal.timeout(START_TIMEOUT_MS));
-      return { child, client, slot, jailDir, disk };
+      return { child, cgroup, client, slot, jailDir, disk };
     } catch (error) {
       child.kill('SIGKILL');
       await ended(child);
+      await this.#floor.cgroups.remove(cgroup);
       throw error;
     }
   }
@@ -272,10 +281,11 @@ async function fsync(path: string): Promise<void> {
   await file.sync();
 }
 
-async function end({ child, client }: Running): Promise<void> {
+async function end(cgroups: VmCgroups, { child, cgroup, client }: Running): Promise<void> {
   child.kill('SIGKILL');
   await ended(child);
   client.close();
+  await cgroups.remove(cgroup);
 }
 
 async function ended(child: ChildProcess): Promise<void> {
@@ -291,6 +301,11 @@ export async function floorProgram(): Promise<QemuProgram> {
   return { path: MACHINES[arch].program, identity: { ...identity, kind, arch }, tscKhz };
 }
 
+/** The groups of a WRENN_DIR, among which the floor's own are made. */
+export function floorCgroups({ identity }: QemuProgram, wrennDir: string): Promise<VmCgroups> {
+  return VmCgroups.open({ wrennDir, accelerator: identity.accelerator, log: pino({ level: 'warn' }) });
+}
+
 /** Measures the floors alone, with kernel and image of WRENN_DIR: `node bench/floor-sleep.ts [samples]`. */
 async function main(): Promise<void> {
   const n = Number(process.argv[2] ?? 5);
@@ -300,7 +315,9 @@ async function main(): Promise<void> {
   const dir = await mkdtemp(join(tmpdir(), 'wrenn-floor-'));
   try {
     await using slots = new SlotPool({ owner: claimOwner(dir), size: () => 0, log: pino({ level: 'warn' }) });
-    const floor = { program: await floorProgram(), kernel, rootfsPath: image.rootfsPath, dir, slots };
+    const program = await floorProgram();
+    await using cgroups = await floorCgroups(program, dir);
+    const floor = { program, kernel, rootfsPath: image.rootfsPath, dir, slots, cgroups };
     const rows = [];
     for (const memoryMb of [256, 1024]) {
       const { pause, resume } = await floorSleeps(floor, { memoryMb, n });

@@ -1,12 +1,13 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chown, mkdir, mkdtemp, open, readdir, rm } from 'node:fs/promises';
+import { chown, mkdir, mkdtemp, open, readdir, rm, writeFile } from 'node:fs/promises';
 import { Agent } from 'node:http';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { type Client, createClient } from '@connectrpc/connect';
 import { createConnectTransport } from '@connectrpc/connect-node';
 import { wrennDir } from '@wrenn/config/wrenn-dir';
 import { newestKernel } from '@wrenn/guest-image/catalog';
+import type { VmCgroups } from '@wrenn/host-agent/confinement/vm-cgroups';
 import { diskFolder, diskOf, layDisk } from '@wrenn/host-agent/disk/disk-chain';
 import { createBlankOverlay } from '@wrenn/host-agent/disk/overlay';
 import { askGuest } from '@wrenn/host-agent/guest/guest-connection';
@@ -27,6 +28,7 @@ export interface FloorSource {
   /** WRENN_DIR of a platform that has made a snapshot. */
   readonly dir: string;
   readonly slot: Slot;
+  readonly cgroups: VmCgroups;
 }
 
 /**
@@ -40,13 +42,13 @@ export interface FloorVm extends AsyncDisposable {
 }
 
 /** Restores a VM and returns once its guest agent has answered one request. */
-export async function restoreFloorVm({ program, dir, slot }: FloorSource): Promise<FloorVm> {
-  const { templateSnapshots } = wrennDir(dir);
+export async function restoreFloorVm(source: FloorSource): Promise<FloorVm> {
+  const { templateSnapshots } = wrennDir(source.dir);
   const [key] = await readdir(templateSnapshots);
   if (!key) throw new Error('the platform has made no template snapshot yet');
   const snapshot = snapshotFolder(join(templateSnapshots, key));
   const { shape, layers } = await readManifest(snapshot.dir);
-  return start(program, dir, slot, shape, async (runDir) => {
+  return start(source, shape, async (runDir) => {
     await layDisk(snapshot.dir, runDir, layers);
     return {
       disk: diskOf(runDir, layers),
@@ -57,8 +59,8 @@ export async function restoreFloorVm({ program, dir, slot }: FloorSource): Promi
 }
 
 /** Boots a VM from power-on and returns once its guest agent has answered one request. */
-export function bootFloorVm({ program, dir, slot }: FloorSource, rootfsPath: string): Promise<FloorVm> {
-  return start(program, dir, slot, { vcpus: 1, memoryMb: 512 }, async (runDir) => {
+export function bootFloorVm(source: FloorSource, rootfsPath: string): Promise<FloorVm> {
+  return start(source, { vcpus: 1, memoryMb: 512 }, async (runDir) => {
     const path = diskFolder(runDir).own;
     await createBlankOverlay(path, 5120, AbortSignal.timeout(START_TIMEOUT_MS));
     return { disk: { path, format: 'qcow2', backing: [{ path: rootfsPath, format: 'raw' }] } };
@@ -103,9 +105,7 @@ interface FloorFiles {
 }
 
 async function start(
-  program: QemuProgram,
-  dir: string,
-  slot: Slot,
+  { program, dir, slot, cgroups }: FloorSource,
   shape: { vcpus: number; memoryMb: number },
   layFiles: (runDir: string) => Promise<FloorFiles>,
 ): Promise<FloorVm> {
@@ -143,9 +143,11 @@ async function start(
   );
   const dispose = async () => {
     await end(child);
+    await cgroups.remove(basename(runDir));
     await rm(runDir, { recursive: true, force: true });
   };
   try {
+    await enterCgroup(cgroups, basename(runDir), shape, child);
     await askGuest({ hostIp: slot.hostIp, method: 'GET', path: '/health' }, AbortSignal.timeout(START_TIMEOUT_MS));
     if (child.pid === undefined) throw new Error('QEMU has no pid');
     return { guestUrl: `http://${slot.hostIp}:49983`, pid: child.pid, [Symbol.asyncDispose]: dispose };
@@ -153,6 +155,20 @@ async function start(
     await dispose();
     throw error;
   }
+}
+
+/**
+ * Puts a hypervisor beside those of the platform: on a busy machine, groups share the CPU, and one outside of them would
+ * get more of it than any VM.
+ */
+export async function enterCgroup(
+  cgroups: VmCgroups,
+  name: string,
+  shape: { readonly vcpus: number; readonly memoryMb: number },
+  { pid }: ChildProcess,
+): Promise<void> {
+  if (pid === undefined) throw new Error('QEMU has no pid');
+  for (const procs of await cgroups.create(name, shape)) await writeFile(procs, String(pid));
 }
 
 async function end(child: ChildProcess): Promise<void> {

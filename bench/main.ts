@@ -7,7 +7,7 @@ import { claimOwner } from '@wrenn/host-agent/network/claims';
 import { SlotPool } from '@wrenn/host-agent/network/slot-pool';
 import { pino } from 'pino';
 import { startPlatform } from '../tests/e2e/support/platform.ts';
-import { floorProgram } from './floor-sleep.ts';
+import { floorCgroups, floorProgram } from './floor-sleep.ts';
 import { type FloorSource, restoreFloorVm, settleFloorVm } from './floor-vm.ts';
 import { measureExec, measureFiles } from './guest-calls.ts';
 import { provenance } from './machine.ts';
@@ -52,6 +52,7 @@ function report(...measured: Measurement[]): void {
 console.log('starting a platform');
 await using platform = await startPlatform({ env: { LOG_LEVEL: 'info' } });
 await using slots = new SlotPool({ owner: claimOwner(platform.dir), size: () => 0, log: pino({ level: 'warn' }) });
+await using cgroups = await floorCgroups(program, platform.dir);
 const image = await readImage(wrennDir(platform.dir), 'minimal');
 const kernel = await newestKernel(wrennDir(platform.dir));
 if (!kernel) throw new Error('there is no kernel');
@@ -60,7 +61,7 @@ if (!kernel) throw new Error('there is no kernel');
 if (wants('start') || wants('guest')) await measureOneCapsule(image);
 if (wants('memory')) report(await measureMemory(platform));
 if (wants('sleep')) {
-  const floor = { program, kernel, rootfsPath: image.rootfsPath, dir: platform.dir, slots };
+  const floor = { program, kernel, rootfsPath: image.rootfsPath, dir: platform.dir, slots, cgroups };
   for await (const row of measureSleep(platform, floor, count)) report(row);
 }
 if (wants('pool')) {
@@ -76,7 +77,7 @@ if (!isWhole(options)) console.log('Not a whole run: bench/results/latest.json i
 async function measureOneCapsule({ rootfsPath, manifest }: typeof image): Promise<void> {
   const slot = await slots.acquire(AbortSignal.timeout(30_000));
   try {
-    const floor: FloorSource = { program, dir: platform.dir, slot };
+    const floor: FloorSource = { program, dir: platform.dir, slot, cgroups };
     let first = '';
     const firstMs = await timed(async () => {
       first = await createCapsule(platform);

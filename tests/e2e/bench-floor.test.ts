@@ -5,7 +5,7 @@ import { claimOwner } from '@wrenn/host-agent/network/claims';
 import { SlotPool } from '@wrenn/host-agent/network/slot-pool';
 import { pino } from 'pino';
 import { expect, it } from 'vitest';
-import { floorProgram, SleepyFloorVm } from '../../bench/floor-sleep.ts';
+import { floorCgroups, floorProgram, SleepyFloorVm } from '../../bench/floor-sleep.ts';
 import { leaksSince, machineState } from './support/leaks.ts';
 import { temporaryWrennDir } from './support/platform.ts';
 
@@ -18,7 +18,9 @@ it('the floor of the benchmark sleeps, wakes and forks, and leaves nothing', asy
     if (!kernel) throw new Error('there is no kernel');
     {
       await using slots = new SlotPool({ owner: claimOwner(dir), size: () => 0, log: pino({ level: 'silent' }) });
-      await using vm = await SleepyFloorVm.boot({ program: await floorProgram(), kernel, rootfsPath, dir, slots }, 256);
+      const program = await floorProgram();
+      await using cgroups = await floorCgroups(program, dir);
+      await using vm = await SleepyFloorVm.boot({ program, kernel, rootfsPath, dir, slots, cgroups }, 256);
       await expect(vm.resume()).rejects.toThrow('does not sleep');
       expect(await vm.pause()).toBeGreaterThan(0);
       await expect(vm.pause()).rejects.toThrow('sleeps');
