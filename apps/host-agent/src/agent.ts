@@ -7,6 +7,7 @@ import type { Hypervisor } from '@wrenn/hypervisor/hypervisor';
 import { ensureLocalPki } from '@wrenn/pki/local-pki';
 import type { Logger } from 'pino';
 import { lockWrennDir } from './agent-lock.ts';
+import { checkPathLength } from './check-wrenn-dir.ts';
 import { VmCgroups } from './confinement/vm-cgroups.ts';
 import { Journal } from './journal/journal.ts';
 import { claimOwner } from './network/claims.ts';
@@ -55,7 +56,8 @@ export interface Agent extends AsyncDisposable {
  * Starts a host agent in this process: brings the machine in line with the journal, adopts the VMs that run, and
  * serves wrenn.host.v1.
  *
- * @throws Error when another agent uses the same WRENN_DIR, or the machine lacks what VMs need.
+ * @throws EnvironmentError when the path of WRENN_DIR is too long; Error when another agent uses it, or the machine
+ * lacks what VMs need.
  */
 export async function startAgent(options: AgentOptions): Promise<Agent> {
   const { hypervisor, log } = options;
@@ -64,6 +66,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   await mkdir(options.wrennDir, { recursive: true, mode: 0o711 });
   const root = await realpath(options.wrennDir);
   const dir = wrennDir(root);
+  checkPathLength(dir);
   stack.use(await lockWrennDir(root));
   for (const path of [dir.capsules, dir.templateSnapshots]) {
     await mkdir(path, { recursive: true, mode: 0o711 });
