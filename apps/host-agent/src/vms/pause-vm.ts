@@ -1,4 +1,3 @@
-import { rm } from 'node:fs/promises';
 import { isRunning } from '@wrenn/hypervisor/vm-process';
 import { WrennError } from '@wrenn/protocol/errors';
 import { asHostDiskFull } from '../disk/disk-full.ts';
@@ -64,8 +63,6 @@ async function saveGeneration(
     if (!isRunning(vm.process)) throw new Error('the VM ended while it was put to sleep');
     const manifest = manifestOf(entry.record, vm, { kind: 'generation', id, generation });
     const final = snapshots.folder(id, generation);
-    // Of an earlier, higher count that a user rolled back from; nothing refers to it.
-    await rm(final, { recursive: true, force: true });
     await trace.step('seal', () => sealFolder({ partial, final, manifest, known: sharedSums(entry.record) }, signal));
   } catch (error) {
     await snapshots.removePartial(id, partial).catch((rest: unknown) => {
