@@ -1,7 +1,7 @@
 import { isRunning } from '@wrenn/hypervisor/vm-process';
 import { WrennError } from '@wrenn/protocol/errors';
 import { asHostDiskFull } from '../disk/disk-full.ts';
-import { sealFolder } from '../snapshots/sealed-folder.ts';
+import { removeFolder, sealFolder } from '../snapshots/sealed-folder.ts';
 import { manifestOf, sharedSums, takeSnapshot } from '../snapshots/take-snapshot.ts';
 import { stopCompaction } from './compact-disk.ts';
 import { endedMeanwhile } from './ended-meanwhile.ts';
@@ -56,18 +56,21 @@ async function saveGeneration(
   const { id } = entry.record;
   const { vm } = liveVm(entry);
   const partial = await snapshots.makePartial(id, String(generation));
+  const final = snapshots.folder(id, generation);
   try {
     await standStill(entry, true, trace, log, signal);
     const vmDir = registry.folder(entry).dir;
     await takeSnapshot(vm, entry.record, { dir: partial, vmDir, disk: 'freeze' }, trace, signal);
     if (!isRunning(vm.process)) throw new Error('the VM ended while it was put to sleep');
     const manifest = manifestOf(entry.record, vm, { kind: 'generation', id, generation });
-    const final = snapshots.folder(id, generation);
     await trace.step('seal', () => sealFolder({ partial, final, manifest, known: sharedSums(entry.record) }, signal));
   } catch (error) {
-    await snapshots.removePartial(id, partial).catch((rest: unknown) => {
-      log.warn({ vm: id, err: rest }, 'a generation that was not completed cannot be removed yet');
-    });
+    // It may have its name already, and not be on stable storage.
+    await removeFolder(final)
+      .then(() => snapshots.removePartial(id, partial))
+      .catch((rest: unknown) => {
+        log.warn({ vm: id, err: rest }, 'a generation that was not completed cannot be removed yet');
+      });
     throw error;
   }
 }

@@ -326,9 +326,14 @@ export class VmManager {
   /** The VM that the capsule has. A removal that could not be finished is finished first. */
   async #existing(id: string): Promise<VmEntry | undefined> {
     const entry = this.#registry.get(id);
-    const isGoing = entry?.record.phase === 'destroying' || entry?.record.phase === 'pausing';
-    if (entry && isGoing) await this.#registry.remove(entry);
-    return this.#registry.get(id);
+    if (!entry) return undefined;
+    const { phase, pausing } = entry.record;
+    if (phase !== 'destroying' && phase !== 'pausing') return entry;
+    // A pause that is not under way any more is complete, or it would run again.
+    const { snapshots } = this.#options;
+    if (pausing !== undefined && snapshots.latest(id)?.generation !== pausing) await snapshots.add(id, pausing);
+    await this.#registry.remove(entry);
+    return undefined;
   }
 
   /** A verb that ends with a running VM. */
