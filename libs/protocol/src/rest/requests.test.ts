@@ -5,13 +5,12 @@ import { execStreamClientFrameSchema } from './process-stream.ts';
 import { ptyClientFrameSchema } from './pty.ts';
 
 describe('createCapsuleRequestSchema', () => {
-  it('fills its defaults', () => {
+  it('fills its defaults, and leaves the shape to the template', () => {
     expect(createCapsuleRequestSchema.parse({})).toEqual({
       template: 'minimal',
-      vcpus: 1,
-      memory_mb: 512,
-      disk_mb: 0,
       timeout_sec: 0,
+      on_timeout: 'pause',
+      auto_resume: false,
       envs: {},
       metadata: {},
     });
