@@ -33,7 +33,7 @@ export async function forkVm(
     const source = await requireIn(db, id, 'forking');
     host = hostOf(source.hostId);
     for (const { id: child } of before) await transitionWhen(db, child, isPending, 'starting');
-    await step('fork microVM');
+    step('fork microVM');
     const beginMs = nowMs();
     const answer = await trace.measureHost(
       () => forkOnHost(deps, source, before, signal),

@@ -42,7 +42,7 @@ async function createVm(
   const capsule = await beginStart(db, id);
   const host = hostOf(capsule.hostId);
   try {
-    await step('start microVM');
+    step('start microVM');
     const vm = await trace.measureHost(
       () =>
         askHost(host, { signal, patienceMs: HOST_RETURN_MS }, () =>
@@ -94,18 +94,18 @@ async function destroyVm(
   const capsule = await findCapsule(db, id);
   if (capsule?.status !== 'stopping') return {};
   guests.evict(id);
-  await step('stop what is under way');
+  step('stop what is under way');
   const reason = new WrennError('invalid_state', { id, status: 'stopping', needed: 'alive' });
   await deps.runner().cancelAllBut(id, 'capsule.destroy', reason);
   await letForkEnd(deps, capsule, signal);
-  await step('end microVM');
+  step('end microVM');
   if (from === 'hibernated') await removeCopy(deps, capsule, signal);
   else {
     // Only the host can say that the microVM is gone.
     const host = hostOf(capsule.hostId);
     await askHost(host, { signal }, () => host.destroyVm(id, signal));
   }
-  await step('record');
+  step('record');
   const objectKeys = await objectKeysOf(db, capsule);
   await db.transaction(async (tx) => {
     await doomObjects(tx, objectKeys);

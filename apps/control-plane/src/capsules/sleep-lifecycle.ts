@@ -26,7 +26,7 @@ export async function pauseVm(
   if (found && found.generation >= generation) return {};
   const capsule = await requireIn(db, id, 'pausing');
   const host = hostOf(capsule.hostId);
-  await step('pause microVM');
+  step('pause microVM');
   try {
     const vm = await pauseOnHost(host, id, generation, signal);
     await transition(db, capsule, 'paused', sleepChanges(vm));
@@ -78,7 +78,7 @@ export async function resumeVm(
       await transition(tx, capsule, 'running', { ...startChanges(vm), ...bytes, snapshotProblem, objectKey: null });
     });
   await letHibernationEnd(deps, id, signal);
-  await step('resume microVM');
+  step('resume microVM');
   try {
     const vm = await trace.measureHost(
       () =>
@@ -155,7 +155,7 @@ export async function hibernateVm(
       throw error;
     }
   }
-  await step("free the host's copy");
+  step("free the host's copy");
   await hostOf(hostId)
     .forgetVm(id, generation, signal)
     .catch((err: unknown) => {
@@ -173,7 +173,7 @@ async function moveToStore(
 ): Promise<void> {
   const capsule = await requireIn(db, id, 'hibernating');
   const host = hostOf(capsule.hostId);
-  await step('copy to the object store');
+  step('copy to the object store');
   try {
     await askHost(host, { signal }, () => host.hibernateVm(id, generation, objectKey, signal));
     await transition(db, capsule, 'hibernated', { objectKey, snapshotBytes: null, snapshotProblem: null });

@@ -13,8 +13,8 @@ const OUTAGE_RETRY_MS = 1000;
 /** What a handler of one kind of operation works with. */
 export interface OperationContext {
   readonly signal: AbortSignal;
-  /** Records how far it is. */
-  step(name: string): Promise<void>;
+  /** Records how far it is, on the way; the work goes on at once. */
+  step(name: string): void;
 }
 
 /**
@@ -118,10 +118,18 @@ export class OperationRunner implements AsyncDisposable {
   async #work(operation: Operation, signal: AbortSignal): Promise<void> {
     const log = this.#log.child({ operation: operation.id, kind: operation.kind, capsule: operation.capsuleId });
     const started = performance.now();
-    const context = { signal, step: (name: string) => setStep(this.#db, operation.id, name) };
+    // Only people read it: the work does not wait for its way to the disk.
+    let steps = Promise.resolve();
+    const step = (name: string) => {
+      steps = steps
+        .then(() => setStep(this.#db, operation.id, name))
+        .catch((err: unknown) => log.debug({ err, step: name }, 'could not record a step'));
+    };
+    const context = { signal, step };
     for (;;) {
       try {
         const outcome = await this.#handlers[operation.kind](operation, context);
+        await steps;
         await finishOperation(this.#db, operation.id, outcome);
         log.info({ durationMs: Math.round(performance.now() - started) }, 'operation succeeded');
         return;

@@ -19,9 +19,9 @@ export async function makeSnapshot(
   try {
     if (row?.status !== 'making') throw new WrennError('not_found', { what: `The snapshot ${snapshotId}` });
     const host = hostOf(row.hostId);
-    await step('make snapshot');
+    step('make snapshot');
     const made = await askHost(host, { signal }, () => host.snapshotVm(capsuleId, snapshotId, signal));
-    await step('record');
+    step('record');
     await markReady(db, snapshotId, {
       vcpus: made.shape?.vcpus ?? row.vcpus,
       memoryMb: made.shape?.memoryMb ?? row.memoryMb,

@@ -1,10 +1,13 @@
 import { readFileSync } from 'node:fs';
+import { hostname } from 'node:os';
 import { errnoOf } from '../errors.ts';
 import { setHostName } from '../native/libc.ts';
 import { overwriteFile } from './overwrite-file.ts';
 
 /** Sets the host name of this machine, now and for programs that read it from files. Needs root. */
 export function changeHostName(name: string): void {
+  // As after each sleep: what it wrote the first time is on the disk, and may have been changed by the guest's owner.
+  if (hostname() === name) return;
   overwriteFile('/etc/hosts', hostsWithName(readIfThere('/etc/hosts'), name));
   overwriteFile('/etc/hostname', `${name}\n`);
   setHostName(name);
