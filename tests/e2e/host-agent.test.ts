@@ -11,7 +11,7 @@ import { type Vm, VmState } from '@wrenn/protocol/gen/wrenn/host/v1/host_pb';
 import { newId } from '@wrenn/protocol/ids';
 import { until } from '@wrenn/testing/until';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { runInGuest, TestAgent } from './support/host-agent.ts';
+import { runInGuest, TestAgent, vmFolderOf } from './support/host-agent.ts';
 import { leaksSince, type MachineState, machineState } from './support/leaks.ts';
 
 const run = promisify(execFile);
@@ -187,7 +187,7 @@ describe('a VM', () => {
     await until('its slot is free', 10_000, async () => !(await answers(vm)));
     const { data } = await agent.client.getVmConsole({ id: vm.id });
     expect(new TextDecoder().decode(data)).toContain('last words');
-    const folder = wrennDir(agent.dir).capsule(vm.id);
+    const folder = (await vmFolderOf(agent.dir, vm.id)) ?? 'nowhere';
     await until('its files are gone', 10_000, async () => (await readdir(folder)).length === 2);
     expect((await readdir(folder)).sort()).toEqual(['console.tail', 'record.json']);
     await agent.client.destroyVm({ id: vm.id });
@@ -235,7 +235,8 @@ describe('an agent that is killed', () => {
 
   it('fails VMs that ended while no agent ran', async () => {
     const vm = await create();
-    const record = JSON.parse(await readFile(join(wrennDir(agent.dir).capsule(vm.id), 'record.json'), 'utf8'));
+    const folder = (await vmFolderOf(agent.dir, vm.id)) ?? 'nowhere';
+    const record = JSON.parse(await readFile(join(folder, 'record.json'), 'utf8'));
     await agent.stop('SIGKILL');
     process.kill(record.process.pid, 'SIGKILL');
     await agent.start();
@@ -253,10 +254,10 @@ describe('an agent that is killed', () => {
     ['when its process runs', (record) => record.process !== undefined],
   ])('in the middle of a create, %s, leaves nothing, and the id can be used again', async (_, reached) => {
     const id = newId('cl');
-    const path = join(wrennDir(agent.dir).capsule(id), 'record.json');
     const creating = create(id).catch(() => undefined);
     await until('the step is reached', 30_000, async () => {
-      const text = await readFile(path, 'utf8').catch(() => undefined);
+      const folder = await vmFolderOf(agent.dir, id);
+      const text = folder && (await readFile(join(folder, 'record.json'), 'utf8').catch(() => undefined));
       return text !== undefined && reached(JSON.parse(text));
     });
     await agent.stop('SIGKILL');
@@ -272,7 +273,7 @@ describe('an agent that is killed', () => {
 
   it('in the middle of a destroy finishes it', async () => {
     const vm = await create();
-    const path = join(wrennDir(agent.dir).capsule(vm.id), 'record.json');
+    const path = join((await vmFolderOf(agent.dir, vm.id)) ?? 'nowhere', 'record.json');
     const destroying = agent.client.destroyVm({ id: vm.id }).catch(() => undefined);
     await until('it has begun', 30_000, async () => {
       const text = await readFile(path, 'utf8').catch(() => '"destroying"');

@@ -4,7 +4,7 @@ import { wrennDir } from '@wrenn/config/wrenn-dir';
 import type { Vm } from '@wrenn/protocol/gen/wrenn/host/v1/host_pb';
 import { newId } from '@wrenn/protocol/ids';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { clockError, runInGuest, TestAgent } from './support/host-agent.ts';
+import { clockError, runInGuest, TestAgent, vmFolderOf } from './support/host-agent.ts';
 
 const SHAPE = { vcpus: 1, memoryMb: 256 };
 const TOKEN = 'token-of-this-test';
@@ -57,12 +57,8 @@ END
 `;
 
 async function layers(id: string): Promise<number> {
-  const { capsules } = wrennDir(agent.dir);
-  for (const name of await readdir(capsules)) {
-    const record = JSON.parse(await readFile(join(capsules, name, 'record.json'), 'utf8'));
-    if (record.id === id) return record.layers.length;
-  }
-  throw new Error(`no record of ${id}`);
+  const folder = (await vmFolderOf(agent.dir, id)) ?? 'nowhere';
+  return JSON.parse(await readFile(join(folder, 'record.json'), 'utf8')).layers.length;
 }
 
 describe('a capsule that sleeps again and again', () => {

@@ -1,4 +1,4 @@
-import { readFile, rm } from 'node:fs/promises';
+import { readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Client, createClient, type Interceptor } from '@connectrpc/connect';
 import { createConnectTransport } from '@connectrpc/connect-node';
@@ -105,4 +105,14 @@ export async function clockError(hostIp: string, token: string): Promise<number>
   const asked = Date.now() / 1000;
   const seconds = Number(await runInGuest(hostIp, token, 'date +%s.%N'));
   return Math.max(0, asked - seconds, seconds - Date.now() / 1000);
+}
+
+/** The folder of the VM that a capsule has on a host; undefined where it has none. */
+export async function vmFolderOf(dir: string, id: string): Promise<string | undefined> {
+  const { capsules } = wrennDir(dir);
+  for (const name of await readdir(capsules)) {
+    const text = await readFile(join(capsules, name, 'record.json'), 'utf8').catch(() => '{}');
+    if (JSON.parse(text).id === id) return join(capsules, name);
+  }
+  return undefined;
 }
