@@ -1,4 +1,5 @@
 import { readdir, readFile, rm } from 'node:fs/promises';
+import { Agent } from 'node:http';
 import { join } from 'node:path';
 import { type Client, createClient, type Interceptor } from '@connectrpc/connect';
 import { createConnectTransport } from '@connectrpc/connect-node';
@@ -87,6 +88,8 @@ export async function runInGuest(hostIp: string, token: string, script: string):
     httpVersion: '1.1',
     baseUrl: `http://${hostIp}:49983`,
     interceptors: [withToken],
+    // One that was kept may lead to an earlier VM with the same address.
+    nodeOptions: { agent: new Agent({ keepAlive: false }) },
   });
   const decoder = new TextDecoder();
   let output = '';
