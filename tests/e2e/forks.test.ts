@@ -53,7 +53,9 @@ it(`gives each of ${FORKS} forks its own name, token and random numbers, and its
   const { vm: source } = await agent.client.createVm({ id, template: 'minimal', shape: SHAPE, init });
   const hostIp = source?.hostIp ?? '';
   await runInGuest(hostIp, TOKEN, PROGRAMS);
-  const running = 'cat /proc/sys/kernel/random/boot_id; ps -eo pid,lstart,args | grep "/tmp/[a]sk"';
+  // Pid and start, counted from the boot: the time of day is set after a fork.
+  const running =
+    'cat /proc/sys/kernel/random/boot_id; for pid in $(pgrep -f "/tmp/[a]sk"); do cut -d" " -f1,22 /proc/$pid/stat; done';
   const before = await runInGuest(hostIp, TOKEN, running);
   const children = Array.from({ length: FORKS }, (_, index) => {
     return { id: newId('cl'), init: { accessToken: `token-${index}`, hostname: `fork-${index}` } };
