@@ -81,7 +81,8 @@ async function mappedFile(memory: GuestMemory): Promise<string | undefined> {
   throw new Error(`Process ${memory.pid} has nothing mapped at 0x${memory.address.toString(16)}`);
 }
 
-async function copySparse(from: string, to: string, signal: AbortSignal): Promise<void> {
+/** Copies a file with its holes; where the file system can, the copy shares the blocks of the original. */
+export async function copySparse(from: string, to: string, signal: AbortSignal): Promise<void> {
   await promisify(execFile)('cp', ['--reflink=auto', '--sparse=auto', '--', from, to], { signal });
 }
 

@@ -2,9 +2,8 @@ import { randomBytes } from 'node:crypto';
 import { WrennError } from '@wrenn/protocol/errors';
 import type { CapsuleStatus } from '@wrenn/protocol/rest/capsule';
 import { z } from 'zod';
-import type { Capsule, Operation, OperationKind } from '../database/schema.ts';
+import type { Capsule, Operation } from '../database/schema.ts';
 import { chooseHost } from '../hosts/choose-host.ts';
-import { findRunning } from '../operations/operation-store.ts';
 import { beginVerb } from './begin-verb.ts';
 import { findCapsule } from './capsule-store.ts';
 import { type Caller, type CapsulesDeps, hostById, requireCapsule } from './capsules.ts';
@@ -35,15 +34,6 @@ export interface ResumeOptions {
   /** When the request came, in milliseconds since the epoch. */
   readonly receivedAtMs?: number;
 }
-
-/** Operations after which a capsule is in another state. */
-const MOVING: readonly OperationKind[] = [
-  'capsule.create',
-  'capsule.pause',
-  'capsule.resume',
-  'capsule.fork',
-  'capsule.hibernate',
-];
 
 /**
  * Puts a running capsule to sleep and waits until it does. When the caller's signal comes first it goes on.
@@ -103,35 +93,6 @@ export async function resumeCapsule(
   const operation = await beginResume(deps, caller, id, options);
   await deps.runner.wait(operation.id, signal);
   return requireCapsule(deps.db, caller.teamId, id);
-}
-
-/**
- * A capsule that runs, on the platform's own account: waits for what is under way, then resumes it if it sleeps.
- * Several at once share one resume. Whether a capsule may be woken is for the caller to know.
- *
- * @throws WrennError `invalid_state` when it neither runs nor sleeps; what its resume fails with
- */
-export async function wakeCapsule(deps: CapsulesDeps, id: string, signal: AbortSignal): Promise<Capsule> {
-  for (;;) {
-    signal.throwIfAborted();
-    const capsule = await findCapsule(deps.db, id);
-    if (!capsule) throw new WrennError('capsule_not_found', { id });
-    if (capsule.status === 'running') return capsule;
-    const underWay = await findRunning(deps.db, id, ...MOVING);
-    if (underWay) {
-      await deps.runner.wait(underWay.id, signal);
-      continue;
-    }
-    try {
-      const caller = { teamId: capsule.teamId, actor: 'system' };
-      return await resumeCapsule(deps, caller, id, { memory: 'keep' }, signal);
-    } catch (error) {
-      // Somebody else may have begun to move it meanwhile.
-      if (!isInvalidState(error)) throw error;
-      const now = await findCapsule(deps.db, id);
-      if (now?.version === capsule.version) throw error;
-    }
-  }
 }
 
 async function beginResume(

@@ -1,5 +1,5 @@
 import { newId } from '@wrenn/protocol/ids';
-import { and, eq, inArray, lt, ne, or, sql } from 'drizzle-orm';
+import { and, eq, lt, ne, or, sql } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
 import { type Operation, type OperationKind, operations, type StoredError } from '../database/schema.ts';
 
@@ -53,18 +53,12 @@ export async function findByIdempotencyKey(
   return row;
 }
 
-/** The operation of one of these kinds that goes on for a capsule. */
-export async function findRunning(
-  db: Db,
-  capsuleId: string,
-  ...kinds: readonly OperationKind[]
-): Promise<Operation | undefined> {
+/** The operation of this kind that goes on for a capsule. */
+export async function findRunning(db: Db, capsuleId: string, kind: OperationKind): Promise<Operation | undefined> {
   const [row] = await db
     .select()
     .from(operations)
-    .where(
-      and(eq(operations.capsuleId, capsuleId), inArray(operations.kind, [...kinds]), eq(operations.state, 'running')),
-    );
+    .where(and(eq(operations.capsuleId, capsuleId), eq(operations.kind, kind), eq(operations.state, 'running')));
   return row;
 }
 

@@ -1,8 +1,7 @@
-import { constants } from 'node:fs';
-import { copyFile, link, mkdir, rm, symlink } from 'node:fs/promises';
+import { copyFile, link, mkdir, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
+import { copySparse } from '@wrenn/hypervisor/guest-memory';
 import type { DiskLayer, VmSpec } from '@wrenn/hypervisor/hypervisor';
-import { runCommand } from '../processes/run-command.ts';
 
 /**
  * Names inside a folder that holds a disk: a VM's or a snapshot's. Layers are named by their place from the base up,
@@ -69,27 +68,12 @@ export async function copyDisk(
   await copySparse(diskFolder(vmDir).own, to, signal);
 }
 
-/** Where the file system can, the copy shares the blocks of the original. */
-async function copySparse(from: string, to: string, signal: AbortSignal): Promise<void> {
-  try {
-    await copyFile(from, to, constants.COPYFILE_FICLONE_FORCE);
-  } catch (error) {
-    await rm(to, { force: true });
-    if (!['ENOTSUP', 'EOPNOTSUPP', 'EINVAL', 'ENOSYS', 'ENOTTY', 'EXDEV'].includes(codeOf(error))) throw error;
-    await runCommand('cp', ['--sparse=always', '--', from, to], { signal, timeoutMs: 600_000 });
-  }
-}
-
 /** Images may be on another file system than VMs; then nobody may remove them while they are used. */
 export async function linkFile(from: string, to: string): Promise<void> {
   try {
     await link(from, to);
   } catch (error) {
-    if (codeOf(error) !== 'EXDEV') throw error;
+    if ((error as NodeJS.ErrnoException).code !== 'EXDEV') throw error;
     await symlink(from, to);
   }
-}
-
-function codeOf(error: unknown): string {
-  return (error as NodeJS.ErrnoException).code ?? '';
 }

@@ -60,8 +60,7 @@ export async function snapshotSleepingVm(
   const parent = await snapshots.require(sleeping, true);
   return sealed(context, snapshotId, async (dir, final) => {
     await trace.step('link', () => linkFiles(sleeping.dir, dir, parent));
-    const { files: known, ...head } = parent;
-    const { capsuleCreatedAt: _, ...rest } = head;
+    const { files: known, capsuleCreatedAt: _, ...rest } = parent;
     const createdAt = new Date().toISOString();
     const own = { kind: 'snapshot', id: snapshotId, generation: GENERATION, createdAt } as const;
     const manifest = { ...rest, ...own, sharedLayers: parent.layers.length };

@@ -27,7 +27,7 @@ export function snapshotFiles(dir: string) {
 }
 
 /** Linux keeps a socket's path in 108 bytes, with a zero at the end. */
-const MAX_SOCKET_PATH_BYTES = 107;
+export const MAX_SOCKET_PATH_BYTES = 107;
 
 /** The process's descriptors besides the standard ones. */
 const CONTROL_FD = 3;
