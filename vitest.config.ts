@@ -1,13 +1,34 @@
 import { defineConfig } from 'vitest/config';
 
+/** Ends the PostgreSQL that tests with a database share. */
+const STOP_TEST_SERVER = 'apps/control-plane/src/testing/stop-test-server.ts';
+
 export default defineConfig({
   test: {
+    // Tests mostly wait: a core that is left to the runner would idle.
+    maxWorkers: '100%',
     projects: [
       {
         test: {
           name: 'unit',
+          globalSetup: STOP_TEST_SERVER,
           include: ['apps/*/src/**/*.test.ts', 'libs/*/src/**/*.test.ts', 'scripts/**/*.test.ts', 'bench/**/*.test.ts'],
           testTimeout: 30_000,
+          hookTimeout: 60_000,
+        },
+      },
+      {
+        test: {
+          // What speaks most SQL, once more: on the server that DATABASE_URL names.
+          name: 'database-url',
+          include: [
+            'apps/control-plane/src/{database,jobs}/*.test.ts',
+            'apps/control-plane/src/{api-keys,channels,identity,teams}/*-api.test.ts',
+            'apps/control-plane/src/audit/{audit-log,partitions,trail}.test.ts',
+            'apps/control-plane/src/channels/dispatcher.test.ts',
+            'apps/control-plane/src/mail/mails.test.ts',
+          ],
+          testTimeout: 60_000,
           hookTimeout: 60_000,
         },
       },
@@ -24,6 +45,7 @@ export default defineConfig({
       {
         test: {
           name: 'e2e',
+          globalSetup: STOP_TEST_SERVER,
           include: ['tests/e2e/**/*.test.ts'],
           // Emulated VMs share few cores; one file at a time keeps timings meaningful.
           fileParallelism: false,

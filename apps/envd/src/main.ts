@@ -36,6 +36,8 @@ async function run(): Promise<void> {
     process.stderr.write(`envd: --port must be between 0 and 65535, not ${values.port}\n`);
     process.exit(2);
   }
+  // A console that nobody reads any more: without this each failed line would be an exception, which is logged.
+  process.stderr.on('error', () => undefined);
   const { guest } = values;
   const host = values.host ?? (guest ? '0.0.0.0' : '127.0.0.1');
   if (guest) {

@@ -25,6 +25,10 @@ export function wrennDir(root: string) {
     postgres: join(root, 'postgres'),
     /** Certificate authority and certificates of this machine. */
     pki: join(root, 'pki'),
+    /** What the agent of a host proves itself with to the platform that it joined, JSON; mode 0600. */
+    hostCredentials: join(root, 'host-token'),
+    /** Key of a registration that is not complete yet; mode 0600. */
+    hostKey: join(root, 'host-key'),
     /** The API key that the first start made; mode 0600. */
     apiKeyFile: join(root, 'api-key'),
     logs: join(root, 'logs'),

@@ -16,18 +16,29 @@ interface PublishOptions {
   readonly folder: string;
   readonly sizeBytes: number;
   readonly description: ImageDescription;
+  /** What the file must be, where that is known. */
+  readonly expectedSha256?: string;
   readonly signal: AbortSignal;
+}
+
+/** A root file system is another one than it should be. */
+export class WrongContentError extends Error {
+  override readonly name = 'WrongContentError';
 }
 
 /**
  * Gives a finished root file system its place in the store, named after its content, and points the image's name at
  * it. The file never changes after that. A crash at any point leaves the old image or the new one.
+ *
+ * @throws WrongContentError when the file is not the expected one
  */
 export async function publishImage(options: PublishOptions): Promise<ImageManifest> {
   const { wrennDir, folder, description } = options;
   checkImageName(description.name);
   const rootfs = join(folder, 'rootfs.ext4');
   const sha256 = await hashSparseFile(rootfs, options.signal);
+  const { expectedSha256 = sha256 } = options;
+  if (sha256 !== expectedSha256) throw new WrongContentError(`it is ${sha256} and not ${expectedSha256}`);
   const manifest: ImageManifest = {
     ...description,
     sha256,

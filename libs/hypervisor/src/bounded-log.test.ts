@@ -1,6 +1,7 @@
 import { appendFileSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { BoundedLog, logTail, trimLog } from './bounded-log.ts';
 
@@ -33,6 +34,19 @@ it('cuts a log that grows while it is watched, again and again', async () => {
       appendFileSync(path, `${'y'.repeat(5000)}${round}`);
       await vi.waitFor(() => expect(statSync(path).size).toBeLessThanOrEqual(1000), { timeout: 10_000, interval: 20 });
       expect(readFileSync(path, 'utf8').at(-1)).toBe(String(round));
+    }
+  } finally {
+    log.close();
+  }
+});
+
+it('sees what is appended right after a cut', async () => {
+  writeFileSync(path, '');
+  const log = await BoundedLog.watch(path, 1000);
+  try {
+    for (const round of [1, 2]) {
+      appendFileSync(path, `${'x'.repeat(5000)}${round}`);
+      while (statSync(path).size > 1000) await nextTurn();
     }
   } finally {
     log.close();

@@ -23,8 +23,7 @@ export class BoundedLog {
   /** Cuts the file now if need be, then keeps watch until `close`. */
   static async watch(path: string, limitBytes: number): Promise<BoundedLog> {
     const log = new BoundedLog(path, limitBytes);
-    await trimLog(path, limitBytes);
-    log.#arm();
+    await log.#look();
     return log;
   }
 
@@ -34,22 +33,28 @@ export class BoundedLog {
     clearTimeout(this.#timer);
   }
 
-  #arm(): void {
-    if (this.#closed) return;
-    this.#watcher = watch(this.#path, { persistent: false }, () => this.#rest());
-    this.#watcher.on('error', () => this.#watcher?.close());
+  /** Watches before it cuts, so that what is appended meanwhile is seen. The cut itself makes it look once more. */
+  async #look(): Promise<void> {
+    const changed = Promise.withResolvers<void>();
+    try {
+      const watcher = watch(this.#path, { persistent: false }, () => changed.resolve());
+      watcher.on('error', () => watcher.close());
+      this.#watcher = watcher;
+      await trimLog(this.#path, this.#limitBytes);
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+    void changed.promise.then(() => this.#rest());
   }
 
   /** A guest that prints for ever makes an event a byte; so look once, and not again for a while. */
   #rest(): void {
     this.#watcher?.close();
-    clearTimeout(this.#timer);
+    if (this.#closed) return;
     this.#timer = setTimeout(() => {
-      trimLog(this.#path, this.#limitBytes).then(
-        () => this.#arm(),
-        // The file is gone, and with it what could grow.
-        () => this.close(),
-      );
+      // The file is gone, and with it what could grow.
+      this.#look().catch(() => undefined);
     }, LOOK_INTERVAL_MS);
     this.#timer.unref();
   }

@@ -38,13 +38,14 @@ it('leaves a later process with the same pid alone', async () => {
 
 it('reads the start time of a program with brackets and spaces in its name', async () => {
   const key = await start('sh', '-c', 'printf ") S 1 2" >/proc/self/comm; while :; do sleep 1; done');
-  await vi.waitFor(() => expect(readFileSync(`/proc/${key.pid}/comm`, 'utf8')).toBe(') S 1 2\n'));
+  await vi.waitFor(() => expect(readFileSync(`/proc/${key.pid}/comm`, 'utf8')).toBe(') S 1 2\n'), { timeout: 10_000 });
   expect(processKey(key.pid)).toEqual(key);
 });
 
 it('knows the arguments of a process', async () => {
   const key = await start('sleep', '60');
-  expect(await hasArgument(key, '60')).toBe(true);
+  // For a moment after its start a program has none.
+  await vi.waitFor(async () => expect(await hasArgument(key, '60')).toBe(true), { timeout: 10_000 });
   expect(await hasArgument(key, '6')).toBe(false);
 });
 

@@ -1,6 +1,7 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { HIDE_PROFILES } from '@wrenn/testing/hide-profiles';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startChildEnvd } from '../testing/child-envd.ts';
 import { createClients, readProcess, shell } from '../testing/test-envd.ts';
@@ -42,7 +43,11 @@ const GUEST = [
   '--mount',
   'sh',
   '-ec',
-  'mount -t tmpfs tmpfs /var/lib; cp -a /etc /var/lib/etc; mount --bind /var/lib/etc /etc; exec "$@"',
+  [
+    'mount -t tmpfs tmpfs /var/lib; cp -a /etc /var/lib/etc || true; mount --bind /var/lib/etc /etc',
+    HIDE_PROFILES,
+    'exec "$@"',
+  ].join('\n'),
   'sh',
 ];
 

@@ -1,6 +1,5 @@
-import { chownSync } from 'node:fs';
 import { ReadStream } from 'node:tty';
-import { setCloseOnExec } from '../native/libc.ts';
+import { asFileUser, setCloseOnExec } from '../native/libc.ts';
 import { loadNative } from '../native/load-native.ts';
 import type { Account } from '../users/accounts.ts';
 import {
@@ -47,7 +46,7 @@ export function launchOnTerminal(options: LaunchOptions, size: TerminalSize, acc
   });
   let terminal: { fd: number; pid: number; pty: string };
   try {
-    terminal = withChildScore(() =>
+    const fork = () =>
       pty.fork(
         options.plan.file,
         options.plan.args,
@@ -60,14 +59,15 @@ export function launchOnTerminal(options: LaunchOptions, size: TerminalSize, acc
         true,
         '',
         (code, signal) => resolveExit(signal === 0 ? { kind: 'exit', code } : { kind: 'signal', signal }),
-      ),
-    );
+      );
+    // A terminal belongs to who opens it, and the program looks at it at once.
+    const isSwitched = process.getuid?.() === 0 && account.uid !== 0;
+    terminal = withChildScore(() => (isSwitched ? asFileUser(account.uid, fork) : fork()));
   } catch (error) {
     throw startError(options.command, error);
   }
   // Else the next process would inherit the master, and this terminal would never hang up.
   setCloseOnExec(terminal.fd);
-  if (process.getuid?.() === 0) chownSync(terminal.pty, account.uid, -1);
   resetNiceness(terminal.pid);
   const socket = new ReadStream(terminal.fd);
   const input = new ProcessInput('pty', socket);

@@ -25,6 +25,10 @@ export async function startChildEnvd(
     ...(options.args ?? []),
   ];
   const child = spawn(file, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+  // A test that runs out of time disposes of nothing.
+  const end = () => child.kill('SIGKILL');
+  process.once('exit', end);
+  child.once('exit', () => process.off('exit', end));
   const port = await new Promise<number>((resolve, reject) => {
     const seen: string[] = [];
     createInterface(child.stderr).on('line', (line) => {

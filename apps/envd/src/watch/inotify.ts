@@ -46,16 +46,19 @@ const READ_BYTES = 64 * 1024;
  * The process's only inotify instance. The kernel says by SIGIO that events wait; a thread that sits in read() would hold
  * up the process's exit, and Node cannot poll a descriptor of this kind.
  *
- * @param onEvents gets everything that waited, in order; afterwards the kernel's queue was seen empty
+ * @param onEvents gets everything that waited, in order
+ * @param onEmpty is called when nothing waits: whatever happened before is told
  */
 export class Inotify {
   readonly #fd: number;
   readonly #onEvents: (events: InotifyEvent[]) => void;
+  readonly #onEmpty: () => void;
   readonly #buffer = Buffer.allocUnsafe(READ_BYTES);
   #closed = false;
 
-  constructor(onEvents: (events: InotifyEvent[]) => void) {
+  constructor(onEvents: (events: InotifyEvent[]) => void, onEmpty: () => void) {
     this.#onEvents = onEvents;
+    this.#onEmpty = onEmpty;
     this.#fd = inotifyInit();
     listenForSignals();
     open.add(this);
@@ -79,13 +82,31 @@ export class Inotify {
   /** Takes everything that waits. */
   drain(): void {
     if (this.#closed) return;
+    const events = this.#read();
+    if (events.length === 0) {
+      this.#onEmpty();
+      return;
+    }
+    this.#onEvents(events);
+    // Others may have come meanwhile. Not at once: programs that write all the time would hold up everything else.
+    setImmediate(() => this.drain());
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    open.delete(this);
+    closeSync(this.#fd);
+  }
+
+  #read(): InotifyEvent[] {
     const events: InotifyEvent[] = [];
     for (;;) {
       let length: number;
       try {
         length = readSync(this.#fd, this.#buffer);
       } catch (error) {
-        if (errnoOf(error) === 'EAGAIN') break;
+        if (errnoOf(error) === 'EAGAIN') return events;
         if (errnoOf(error) === 'EINTR') continue;
         throw error;
       }
@@ -102,14 +123,6 @@ export class Inotify {
         at += HEADER_BYTES + nameLength;
       }
     }
-    if (events.length > 0) this.#onEvents(events);
-  }
-
-  close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    open.delete(this);
-    closeSync(this.#fd);
   }
 }
 

@@ -28,21 +28,34 @@ interface Tree {
   readonly listener: WatchListener;
   /** Relative path of each watched directory ('' is the root) and its watch. */
   readonly directories: Map<string, number>;
-  /** Entries that were told when their new directory was scanned; inotify may tell them once more. */
+  /** Entries that were told when their new directory was scanned; until the queue is empty, their creation may come. */
   readonly scanned: Set<string>;
 }
 
+type Queue = Pick<Inotify, 'add' | 'remove' | 'drain' | 'close'>;
+type OpenQueue = (...on: ConstructorParameters<typeof Inotify>) => Queue;
+
 /** All watches share one inotify instance, so a directory that several of them watch has one kernel watch. */
 export class WatchHub {
-  #inotify: Inotify | undefined;
+  #inotify: Queue | undefined;
+  readonly #open: OpenQueue;
   readonly #trees = new Set<Tree>();
   /** Who is interested in a kernel watch. */
   readonly #watches = new Map<number, Map<Tree, string>>();
+  /** Names of uploads whose rename has told its first half only, by the cookie of both. */
+  readonly #uploadMoves = new Map<number, string>();
+
+  constructor(open: OpenQueue = (...on) => new Inotify(...on)) {
+    this.#open = open;
+  }
 
   /** Starts a watch. Changes from now on reach the listener. Returns what stops it. */
   watch(root: string, recursive: boolean, listener: WatchListener): () => void {
     const tree: Tree = { root, recursive, listener, directories: new Map(), scanned: new Set() };
-    this.#inotify ??= new Inotify((events) => this.#dispatch(events));
+    this.#inotify ??= this.#open(
+      (events) => this.#dispatch(events),
+      () => this.#allTold(),
+    );
     this.#trees.add(tree);
     try {
       this.#addDirectory(tree, '', false);
@@ -65,6 +78,7 @@ export class WatchHub {
       this.#inotify?.close();
       this.#inotify = undefined;
       this.#watches.clear();
+      this.#uploadMoves.clear();
     }
   }
 
@@ -127,20 +141,24 @@ export class WatchHub {
         for (const tree of [...this.#trees]) this.#fail(tree, error);
         return;
       }
+      if (event.mask & IN.MOVED_FROM && isUploadName(event.name)) this.#uploadMoves.set(event.cookie, event.name);
       for (const [tree, directory] of [...(this.#watches.get(event.watch) ?? [])]) {
         try {
-          this.#handle(tree, directory, event, events);
+          this.#handle(tree, directory, event);
         } catch (error) {
           this.#fail(tree, watchError(error, join(tree.root, directory)));
         }
       }
+      if (event.mask & IN.MOVED_TO) this.#uploadMoves.delete(event.cookie);
       if (event.mask & IN.IGNORED) this.#forgetWatch(event.watch);
     }
-    // The kernel's queue was empty after these, so nothing that a scan has told can come again.
+  }
+
+  #allTold(): void {
     for (const tree of this.#trees) tree.scanned.clear();
   }
 
-  #handle(tree: Tree, directory: string, event: InotifyEvent, all: readonly InotifyEvent[]): void {
+  #handle(tree: Tree, directory: string, event: InotifyEvent): void {
     const { mask } = event;
     if (event.name === '') {
       // The parent's watch tells the same of every directory but the root.
@@ -153,9 +171,7 @@ export class WatchHub {
     if (isUploadName(event.name)) return;
     const name = join(directory, event.name);
     const isDirectory = (mask & IN.ISDIR) !== 0;
-    if (mask & (IN.CREATE | IN.MOVED_TO)) {
-      this.#appeared(tree, name, event, all);
-    }
+    if (mask & (IN.CREATE | IN.MOVED_TO)) this.#appeared(tree, name, event);
     if (mask & IN.ATTRIB) this.#tell(tree, 'chmod', name);
     if (mask & IN.MODIFY) this.#tell(tree, 'write', name);
     if (mask & (IN.DELETE | IN.MOVED_FROM)) {
@@ -165,16 +181,19 @@ export class WatchHub {
     }
   }
 
-  #appeared(tree: Tree, name: string, event: InotifyEvent, all: readonly InotifyEvent[]): void {
-    const upload = (event.mask & IN.MOVED_TO) !== 0 && all.find((other) => isUploadMove(other, event.cookie));
-    if (upload) {
+  #appeared(tree: Tree, name: string, { mask, cookie }: InotifyEvent): void {
+    const scanned = tree.scanned.delete(name);
+    const upload = mask & IN.MOVED_TO ? this.#uploadMoves.get(cookie) : undefined;
+    if (upload !== undefined) {
       // An upload becomes visible by a rename; for those who watch it is the writing of a file.
-      if (!uploadReplaces(upload.name)) this.#tell(tree, 'create', name);
+      if (!uploadReplaces(upload) && !scanned) this.#tell(tree, 'create', name);
       this.#tell(tree, 'write', name);
       return;
     }
-    if (!tree.scanned.delete(name)) this.#tell(tree, 'create', name);
-    if (tree.recursive && event.mask & IN.ISDIR) {
+    // The scan has told and watched it. What is moved here is told anyway: it may have replaced what the scan saw.
+    if (scanned && mask & IN.CREATE) return;
+    this.#tell(tree, 'create', name);
+    if (tree.recursive && mask & IN.ISDIR) {
       this.#removeSubtree(tree, name);
       this.#addIfThere(tree, name, true);
     }
@@ -196,10 +215,6 @@ export class WatchHub {
     }
     this.#watches.delete(watch);
   }
-}
-
-function isUploadMove(event: InotifyEvent, cookie: number): boolean {
-  return (event.mask & IN.MOVED_FROM) !== 0 && event.cookie === cookie && isUploadName(event.name);
 }
 
 function entriesOf(path: string): Dirent[] {

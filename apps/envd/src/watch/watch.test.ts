@@ -1,5 +1,7 @@
+import { execFile } from 'node:child_process';
 import { chmodSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { Code, type ConnectError } from '@connectrpc/connect';
 import { EventType, type FilesystemEvent } from '@wrenn/protocol/gen/filesystem/filesystem_pb';
 import { until } from '@wrenn/testing/until';
@@ -111,6 +113,19 @@ describe('WatchDir', () => {
     await tells(...Array.from({ length: 30 }, (_, index) => `create d${index}/e/f`));
     const creations = told().filter((event) => event.startsWith('create'));
     expect(creations.length).toBe(90);
+    stop();
+  });
+
+  it('tells what another program quickly puts into new directories once', async () => {
+    const path = newDirectory();
+    const { told, tells, stop } = await watch({ path, recursive: true });
+    const rounds = 150;
+    const script = `for i in $(seq ${rounds}); do mkdir -p d$i/e/f; echo >d$i/e/f/g; done; echo >end`;
+    await promisify(execFile)('/bin/sh', ['-c', script], { cwd: path });
+    await tells('create end');
+    const creations = told().filter((event) => event.startsWith('create'));
+    expect(new Set(creations).size).toBe(4 * rounds + 1);
+    expect(creations.length).toBe(4 * rounds + 1);
     stop();
   });
 

@@ -1,4 +1,4 @@
-import { setTimeout as delay } from 'node:timers/promises';
+import { setTimeout as delay, setImmediate } from 'node:timers/promises';
 import type { DiskStop } from '../hypervisor.ts';
 import type { QmpDiskError } from './qmp-protocol.ts';
 
@@ -46,6 +46,9 @@ export class DiskStopWatch {
     const waiting = new AbortController();
     this.#waiting = waiting;
     while (await pause(waiting.signal)) {
+      // An event that came while this program stood still is heard first.
+      await setImmediate();
+      if (waiting.signal.aborted) return;
       if (!this.#failedAgain) return this.end();
       this.#failedAgain = false;
       // A connection that is lost ends the watch from outside, and a QEMU that is slow to answer is asked again.

@@ -94,7 +94,7 @@ export async function launchQemu(program: QemuProgram, spec: VmSpec, snapshot?: 
       stdio: ['ignore', log.fd, log.fd, 'pipe', ...(devices ? [devices.fd] : [])],
     },
   );
-  return started(child);
+  return await started(child);
 }
 
 async function started(child: ChildProcess): Promise<Launched> {

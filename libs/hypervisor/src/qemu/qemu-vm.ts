@@ -244,7 +244,9 @@ export class QemuVm implements RunningVm {
   /** The process lives on without us: QEMU dropped the connection, or we did because of what came over it. */
   async #reconnect(): Promise<void> {
     try {
-      this.#client = await QmpClient.connect(this.process.controlSocket, AbortSignal.timeout(COMMAND_TIMEOUT_MS));
+      const client = await QmpClient.connect(this.process.controlSocket, AbortSignal.timeout(COMMAND_TIMEOUT_MS));
+      if (this.#released) return client.close();
+      this.#client = client;
       this.#listen();
     } catch {
       // `closed` of the old client is settled still, so the loop asks again whether the process runs.

@@ -20,6 +20,15 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(dir, { recursive: true }));
 
+it('hears that a connection has ended before it was taken over', async () => {
+  const ended = spawn('true', { stdio: ['ignore', 'ignore', 'ignore', 'pipe'] });
+  await once(ended, 'close');
+  const control = ended.stdio[CONTROL_FD];
+  if (!(control instanceof Duplex)) throw new Error('no control connection');
+  const opening = QmpClient.open(control, AbortSignal.timeout(20_000));
+  await expect(opening).rejects.toBeInstanceOf(QmpConnectionError);
+});
+
 describe('with a QEMU', () => {
   let qemu: ChildProcess;
   let client: QmpClient;

@@ -1,5 +1,6 @@
 import { connect } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { patientTimeout } from '@wrenn/config/patient-timeout';
 import {
   parseQmpMessage,
   QmpCommandError,
@@ -44,6 +45,8 @@ export class QmpClient {
     stream.on('error', (cause) => this.#end(new QmpConnectionError('The connection to QEMU broke', { cause })));
     stream.on('close', () => this.#end(new QmpConnectionError('QEMU closed the connection')));
     stream.on('end', () => this.#end(new QmpConnectionError('QEMU closed the connection')));
+    // A program that ended at once has closed it before.
+    if (stream.destroyed || stream.readableEnded) this.#end(new QmpConnectionError('QEMU closed the connection'));
   }
 
   /** Takes over a connected stream: waits for QEMU's greeting and enters command mode. */
@@ -99,16 +102,15 @@ export class QmpClient {
     const id = this.#nextId++;
     const answer = Promise.withResolvers<unknown>();
     this.#pending.set(id, { command, resolve: answer.resolve, reject: answer.reject });
-    const timer = setTimeout(
-      () => answer.reject(new QmpTimeoutError(`"${command}"`, options.timeoutMs)),
-      options.timeoutMs,
-    );
+    using limit = patientTimeout(options.timeoutMs);
+    limit.signal.addEventListener('abort', () => {
+      answer.reject(new QmpTimeoutError(`"${command}"`, options.timeoutMs));
+    });
     try {
       this.#stream.write(`${JSON.stringify({ execute: command, arguments: args, id })}\n`);
       // The protocol ties the form of the answer to the command.
       return (await abortable(answer.promise, options.signal)) as QmpCommands[C]['answer'];
     } finally {
-      clearTimeout(timer);
       this.#pending.delete(id);
     }
   }
