@@ -15,7 +15,8 @@ setup: ## Install the Debian and npm packages that are missing
 demo: setup ## Set everything up, run untrusted code in a microVM, pause, resume and fork it
 	@node scripts/demo.ts
 
-test: setup ## Type check, lint, and every test, those with real microVMs too
+test: ## Type check, lint, and every test, those with real microVMs too
+	@scripts/setup.sh --for-tests
 	@node scripts/test.ts
 
 check: setup ## Type check, lint, dead code and unit tests
@@ -57,8 +58,10 @@ dev-envd: setup ## Run the guest agent alone, without a VM
 migrate-up: setup ## Bring the database to the newest schema
 	@node apps/control-plane/src/migrate.ts
 
-generate: setup ## Generate code from the .proto files
+generate: setup ## Generate code from the .proto files, docs/errors.md and docs/openapi.json
 	@buf generate
+	@node scripts/errors-document.ts
+	@node scripts/openapi-document.ts
 
 format: setup ## Format and fix what can be fixed
 	@biome check --write .

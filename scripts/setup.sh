@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what Wrenn needs on this machine: Debian packages and npm packages. Does only what is missing, so every make
-# target may run it first.
+# target may run it first. With --for-tests, also what only tests need.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -118,8 +118,23 @@ install_npm_packages() {
   printf '%s\n' "$sum" >"$stamp"
 }
 
+# A PostgreSQL for tests, where there is none: its programs only, without a cluster and without a service that starts.
+# Without it those tests are skipped and say so.
+install_test_database() {
+  local conf=/etc/postgresql-common/createcluster.d/wrenn-tests.conf
+  compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null && return 0
+  [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 0
+  mkdir -p "${conf%/*}"
+  echo 'create_main_cluster = false' >"$conf"
+  can_be_installed postgresql || step 'reading package lists' apt_get update || true
+  step 'installing PostgreSQL for tests' apt_get install --no-install-recommends postgresql ||
+    say 'PostgreSQL could not be installed; the tests on it are skipped'
+  rm -f "$conf"
+}
+
 start=$EPOCHREALTIME
 [ "$(uname -s)" = Linux ] || fail "Wrenn runs on Linux; this machine is $(uname -s)."
 install_debian_packages
 install_npm_packages
+[ "${1:-}" != --for-tests ] || install_test_database
 say "ready ($(seconds_since "$start"))"

@@ -4,4 +4,10 @@ import { setFlagsFromString } from 'node:v8';
 // default grows to where hundreds of megabytes of buffers hang on it; kept small it is emptied often, and cheaply.
 setFlagsFromString('--semi-space-growth-factor=1');
 // After that, because loading the program is what would let it grow.
-await import('./serve.ts');
+if (process.argv[2] === 'rotate-secrets') await import('./secrets/rotate-command.ts');
+else if (process.argv[2] === 'admin') {
+  const { runAdminCommand } = await import('./admin/command.ts');
+  process.exitCode = await runAdminCommand(process.argv.slice(3), process);
+} else {
+  await import('./serve.ts');
+}

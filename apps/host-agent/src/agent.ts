@@ -1,38 +1,58 @@
 import { chmod, mkdir, realpath } from 'node:fs/promises';
+import type { Duplex } from 'node:stream';
 import { pathToFileURL } from 'node:url';
 import type { ListenAddress } from '@wrenn/config/environment';
+import { Turns } from '@wrenn/config/turns';
 import { wrennDir } from '@wrenn/config/wrenn-dir';
 import { listImages, newestKernel } from '@wrenn/guest-image/catalog';
 import type { Hypervisor } from '@wrenn/hypervisor/hypervisor';
 import { ensureLocalPki } from '@wrenn/pki/local-pki';
+import { tracedVerbs } from '@wrenn/tracing/connect';
+import { startTracing } from '@wrenn/tracing/tracing';
 import type { Logger } from 'pino';
 import { lockWrennDir } from './agent-lock.ts';
 import { checkPathLength } from './check-wrenn-dir.ts';
 import { VmCgroups } from './confinement/vm-cgroups.ts';
+import { pkiOf } from './fleet/credentials.ts';
+import { heartbeatFacts } from './fleet/host-facts.ts';
+import { type FleetOptions, FleetWork, joinFleet } from './fleet/membership.ts';
 import { Journal } from './journal/journal.ts';
+import { createAgentMetrics } from './metrics/agent-metrics.ts';
+import { readyChecks } from './metrics/ready-checks.ts';
+import { VmSampler } from './metrics/vm-sampler.ts';
+import { WatchServer } from './metrics/watch-server.ts';
 import { claimOwner } from './network/claims.ts';
 import { applyHostRules } from './network/host-rules.ts';
 import { SlotPool } from './network/slot-pool.ts';
+import { makeRoomForFetched } from './objects/fetched-space.ts';
 import { openObjectStore } from './objects/open-object-store.ts';
-import { poolLimits, readySlots } from './pool/pool-limits.ts';
+import { poolLimits, readySlots, startsAtOnce } from './pool/pool-limits.ts';
 import type { PooledVm } from './pool/pooled-vm.ts';
 import { StartActivity } from './pool/start-activity.ts';
 import { WarmPool } from './pool/warm-pool.ts';
-import { AgentServer } from './server/agent-server.ts';
+import { type AgentPki, AgentServer } from './server/agent-server.ts';
 import { hostService } from './server/host-service.ts';
+import { traceSteps } from './server/trace-steps.ts';
 import { SnapshotStore } from './snapshots/snapshot-store.ts';
+import { ImageExchange } from './templates/image-exchange.ts';
 import type { TemplateInputs } from './templates/template-key.ts';
 import { TemplateStore } from './templates/template-store.ts';
 import { AGENT_VERSION } from './version.ts';
 import { hostCapacity } from './vms/check-spec.ts';
+import { fetchedSnapshots } from './vms/exchange-snapshot.ts';
 import { VmManager } from './vms/vm-manager.ts';
 
+const JOIN_TIMEOUT_MS = 120_000;
 const RECOVERY_TIMEOUT_MS = 300_000;
 const RENEWAL_CHECK_MS = 86_400_000;
 
 export interface AgentOptions {
   readonly wrennDir: string;
   readonly listen: ListenAddress;
+  /** Where /health, /ready and /metrics are served, to everybody who reaches it; nowhere unless told. */
+  readonly metricsListen?: ListenAddress | undefined;
+  /** Where traces go, see startTracing; nowhere unless told. */
+  readonly otlpEndpoint?: string | undefined;
   /** From `chooseHypervisor`. */
   readonly hypervisor: Hypervisor;
   readonly log: Logger;
@@ -42,6 +62,8 @@ export interface AgentOptions {
   readonly slotPoolSize?: number;
   /** What VMs that wait in the warm pool may take of the host's memory together; 0 keeps none; half of it unless told. */
   readonly warmPoolMaxMb?: number | undefined;
+  /** Of the platform that this machine joins or has joined; only one on this machine is served unless told. */
+  readonly fleet?: FleetOptions;
   /** How long a stop waits for verbs that have begun; 30 s unless told. */
   readonly stopGraceMs?: number;
 }
@@ -50,13 +72,15 @@ export interface AgentOptions {
 export interface Agent extends AsyncDisposable {
   /** The port that it listens on. */
   readonly port: number;
+  /** The port of /health, /ready and /metrics, where they are served. */
+  readonly metricsPort: number | undefined;
 }
 
 /**
  * Starts a host agent in this process: brings the machine in line with the journal, adopts the VMs that run, and
  * serves wrenn.host.v1.
  *
- * @throws EnvironmentError when the path of WRENN_DIR is too long; Error when another agent uses it, or the machine
+ * @throws EnvironmentError when the path of WRENN_DIR is too long; what joinFleet throws; Error when another agent uses it, or the machine
  * lacks what VMs need.
  */
 export async function startAgent(options: AgentOptions): Promise<Agent> {
@@ -68,10 +92,16 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const dir = wrennDir(root);
   checkPathLength(dir);
   stack.use(await lockWrennDir(root));
+  const agentVersion = AGENT_VERSION;
+  const itself = { dir, identity: hypervisor.identity, agentVersion };
+  const joining = AbortSignal.timeout(JOIN_TIMEOUT_MS);
+  const membership = options.fleet && (await joinFleet({ ...options.fleet, dir, facts: itself, log, signal: joining }));
   for (const path of [dir.capsules, dir.templateSnapshots]) {
     await mkdir(path, { recursive: true, mode: 0o711 });
     await chmod(path, 0o711);
   }
+  const { otlpEndpoint } = options;
+  const tracing = stack.use(startTracing({ endpoint: otlpEndpoint, service: 'wrenn-agent', version: AGENT_VERSION }));
   const signal = AbortSignal.timeout(RECOVERY_TIMEOUT_MS);
   await applyHostRules(signal);
   const owner = claimOwner(root);
@@ -90,46 +120,90 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   });
   const readyCount = () => options.slotPoolSize ?? readySlots(pool.stats());
   const slots = stack.use(new SlotPool({ owner, size: readyCount, quiet, log }));
-  const resources = { hypervisor, slots, cgroups };
+  const starts = new Turns(startsAtOnce(hostCapacity()));
+  const resources = { hypervisor, slots, cgroups, starts };
   const templates = stack.use(new TemplateStore({ dir, resources, log }));
   const snapshots = new SnapshotStore({ dir, identity: hypervisor.identity, log });
   await snapshots.open();
   const objects = openObjectStore(options.objectStoreUrl ?? pathToFileURL(dir.objects).href);
   const journal = new Journal(dir);
-  const agentVersion = AGENT_VERSION;
+  const images: ImageExchange = stack.use(
+    new ImageExchange({ dir, objects, makeRoomForFetched: (bytes) => makeRoomForCopies(bytes), log }),
+  );
+  const makeRoomForCopies = async (bytes: number) => {
+    const copies = [...(await images.copies()), ...(await fetchedSnapshots(snapshots))];
+    const removed = await makeRoomForFetched(dir.root, bytes, copies);
+    if (removed.length === 0) return;
+    log.info({ removed }, 'removed what was fetched from other hosts and not used for long');
+    templates.tidy(isCurrent(dir, hypervisor));
+    pool.refill();
+  };
   // Before what its VMs hold.
   stack.use(pool);
-  const vms = new VmManager({
-    ...{ dir, journal, resources, templates, snapshots, objects, pool, activity },
-    ...{ owner, agentVersion, log },
+  const sampler = new VmSampler({ running: () => vms.running(), log });
+  const vms: VmManager = new VmManager({
+    ...{ dir, journal, resources, templates, images, snapshots, objects, pool, activity },
+    makeRoomForFetched: makeRoomForCopies,
+    ...{ owner, agentVersion, log, beforeEnd: (record) => sampler.lastLook(record) },
   });
   stack.defer(() => vms.close(options.stopGraceMs ?? 30_000));
+  const metrics = createAgentMetrics({ root, vms: () => vms.list(), pool, slots, sampler });
+  const { metricsListen } = options;
+  // Before the recovery, so that it can be told that it lasts.
+  const watch =
+    metricsListen &&
+    stack.use(
+      await WatchServer.listen({ address: metricsListen, metrics, checks: () => readyChecks({ root, vms }), log }),
+    );
   await vms.recover(signal);
   await templates.open();
   templates.tidy(isCurrent(dir, hypervisor));
-  const service = hostService({ dir, vms, templates, identity: hypervisor.identity, agentVersion });
-  const pki = await ensureLocalPki(root);
+  const sampling = new AbortController();
+  const sampled = sampler.run(sampling.signal);
+  stack.defer(() => {
+    sampling.abort();
+    return sampled;
+  });
+  const service = hostService({ dir, vms, templates, objects, sampler, identity: hypervisor.identity, agentVersion });
+  const pki = membership ? pkiOf(membership.credentials) : await ensureLocalPki(root);
   const findGuest = (id: string) => vms.address(id);
-  const server = await AgentServer.listen({ address: options.listen, pki, service, findGuest, log });
-  const renewal = setInterval(() => {
-    ensureLocalPki(root).then(
-      (renewed) => server.renew(renewed),
-      (error: unknown) => log.error({ err: error }, 'certificates cannot be renewed'),
-    );
-  }, RENEWAL_CHECK_MS);
-  renewal.unref();
-  stack.defer(() => clearInterval(renewal));
-  stack.use(server);
+  const server = await AgentServer.listen({
+    ...{ address: options.listen, pki, service, findGuest, log },
+    interceptors: [tracedVerbs(tracing.tracer), traceSteps, metrics.interceptor],
+  });
+  if (!membership) stack.use(renewLocalPki(root, server, log));
   log.info({ port: server.port, wrennDir: root, hypervisor: hypervisor.identity }, 'agent is ready');
+  if (membership) {
+    const facts = () => heartbeatFacts(itself, vms.list());
+    const takeSamples = () => sampler.takeSamples();
+    const onRenewed = (renewed: AgentPki) => server.renew(renewed);
+    const accept = (stream: Duplex) => server.accept(stream);
+    stack.use(new FleetWork(membership, { dir, onRenewed, accept, facts, takeSamples, log }));
+  }
+  // Before connections that this agent brought end: the last answers go over them.
+  stack.use(server);
   const owned = stack.move();
   return {
     port: server.port,
+    metricsPort: watch?.port,
     async [Symbol.asyncDispose]() {
       server.stopListening();
       await Promise.all([vms.close(options.stopGraceMs ?? 30_000), pool[Symbol.asyncDispose]()]);
       await owned.disposeAsync();
     },
   };
+}
+
+/** The certificates of this machine's own authority last a year, which an agent may outlive. */
+function renewLocalPki(root: string, server: AgentServer, log: Logger): Disposable {
+  const timer = setInterval(() => {
+    ensureLocalPki(root).then(
+      (renewed) => server.renew(renewed),
+      (error: unknown) => log.error({ err: error }, 'certificates cannot be renewed'),
+    );
+  }, RENEWAL_CHECK_MS);
+  timer.unref();
+  return { [Symbol.dispose]: () => clearInterval(timer) };
 }
 
 /** Whether a template snapshot can still be asked for: its image, kernel and hypervisor are this machine's. */

@@ -1,10 +1,10 @@
 // The X.509 library resolves its algorithms through decorators, which need this polyfill first.
 import 'reflect-metadata';
-import { webcrypto } from 'node:crypto';
+import { createHash, webcrypto } from 'node:crypto';
 import * as x509 from '@peculiar/x509';
 
-const KEY_ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256' } as const;
-const SIGNING_ALGORITHM = { name: 'ECDSA', hash: 'SHA-256' } as const;
+export const KEY_ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256' } as const;
+export const SIGNING_ALGORITHM = { name: 'ECDSA', hash: 'SHA-256' } as const;
 const DAY_MS = 86_400_000;
 /** Clocks of two machines may differ a little when a certificate is used right after it was made. */
 const BACKDATE_MS = 300_000;
@@ -48,17 +48,36 @@ export async function issueLeaf(
   hosts: readonly HostName[],
   validDays: number,
 ): Promise<KeyPair> {
+  const keys = await generateKeys();
+  const certPem = await signKey(authority, keys.publicKey, { role, hosts, validDays });
+  return { certPem, keyPem: await exportKey(keys.privateKey) };
+}
+
+/** What a certificate is to say. */
+export interface LeafFacts {
+  readonly role: Role;
+  readonly hosts: readonly HostName[];
+  readonly validDays: number;
+  /** Common name; `wrenn-{role}` unless told. */
+  readonly name?: string;
+}
+
+/** A certificate, in PEM, for somebody else's key. */
+export async function signKey(
+  authority: KeyPair,
+  publicKey: x509.PublicKeyType,
+  { role, hosts, validDays, name = `wrenn-${role}` }: LeafFacts,
+): Promise<string> {
   const issuer = new x509.X509Certificate(authority.certPem);
   const issuerKeys = await importKeys(authority.keyPem);
-  const keys = await generateKeys();
   const names: x509.JsonGeneralName[] = [...hosts, { type: 'url', value: `${ROLE_URI}${role}` }];
   const cert = await x509.X509CertificateGenerator.create(
     {
       serialNumber: newSerial(),
-      subject: `CN=wrenn-${role}`,
+      subject: [{ CN: [name] }],
       issuer: issuer.subject,
       ...validity(validDays),
-      publicKey: keys.publicKey,
+      publicKey,
       signingKey: issuerKeys.privateKey,
       signingAlgorithm: SIGNING_ALGORITHM,
       extensions: [
@@ -67,12 +86,12 @@ export async function issueLeaf(
         new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth, x509.ExtendedKeyUsage.clientAuth]),
         new x509.SubjectAlternativeNameExtension(names),
         await x509.AuthorityKeyIdentifierExtension.create(issuer, false, webcrypto),
-        await x509.SubjectKeyIdentifierExtension.create(keys.publicKey, false, webcrypto),
+        await x509.SubjectKeyIdentifierExtension.create(publicKey, false, webcrypto),
       ],
     },
     webcrypto,
   );
-  return { certPem: `${cert.toString('pem')}\n`, keyPem: await exportKey(keys.privateKey) };
+  return `${cert.toString('pem')}\n`;
 }
 
 /** A name by which a machine is called. */
@@ -84,8 +103,13 @@ export interface HostName {
 /** What a certificate says, as far as Wrenn cares. */
 export interface CertificateFacts {
   readonly role: Role | undefined;
+  /** Its common name: the id of a host that was registered, `wrenn-{role}` for others. */
+  readonly name: string;
   readonly hosts: readonly HostName[];
+  readonly notBefore: Date;
   readonly notAfter: Date;
+  /** SHA-256 of it, in lower-case hex. */
+  readonly fingerprint: string;
 }
 
 /** @throws Error when the text or DER bytes are no certificate. */
@@ -95,7 +119,14 @@ export function readCertificate(certificate: string | Uint8Array<ArrayBuffer>): 
   const uris = names.filter((name) => name.type === 'url').map((name) => name.value);
   const role = (['agent', 'control-plane'] as const).find((known) => uris.includes(`${ROLE_URI}${known}`));
   const hosts = names.flatMap(({ type, value }) => (type === 'dns' || type === 'ip' ? [{ type, value }] : []));
-  return { role, hosts, notAfter: cert.notAfter };
+  return {
+    role,
+    name: cert.subjectName.getField('CN')[0] ?? '',
+    hosts,
+    notBefore: cert.notBefore,
+    notAfter: cert.notAfter,
+    fingerprint: createHash('sha256').update(new Uint8Array(cert.rawData)).digest('hex'),
+  };
 }
 
 /** Whether the authority's key signed the certificate and the certificate belongs to the private key beside it. */
@@ -120,15 +151,16 @@ function newSerial(): string {
   return Buffer.from(bytes).toString('hex');
 }
 
-async function generateKeys(): Promise<webcrypto.CryptoKeyPair> {
+/** A new key of the kind that every certificate here has. */
+export async function generateKeys(): Promise<webcrypto.CryptoKeyPair> {
   return webcrypto.subtle.generateKey(KEY_ALGORITHM, true, ['sign', 'verify']);
 }
 
-async function exportKey(key: webcrypto.CryptoKey): Promise<string> {
+export async function exportKey(key: webcrypto.CryptoKey): Promise<string> {
   return `${x509.PemConverter.encode(await webcrypto.subtle.exportKey('pkcs8', key), 'PRIVATE KEY')}\n`;
 }
 
-async function importKeys(keyPem: string): Promise<webcrypto.CryptoKeyPair> {
+export async function importKeys(keyPem: string): Promise<webcrypto.CryptoKeyPair> {
   const privateKey = await webcrypto.subtle.importKey(
     'pkcs8',
     x509.PemConverter.decodeFirst(keyPem),

@@ -27,6 +27,13 @@ export interface LocalPki {
   readonly controlPlane: KeyPair;
 }
 
+/** The certificate authority in `{wrennDir}/pki`, made or renewed where needed. */
+export async function ensureLocalAuthority(root: string): Promise<KeyPair> {
+  const dir = wrennDir(root).pki;
+  await mkdir(dir, { recursive: true, mode: 0o700 });
+  return ensureAuthority(join(dir, 'ca.pem'));
+}
+
 /**
  * The certificate authority and certificates in `{wrennDir}/pki`, made or renewed where needed. Several programs may
  * call it at the same instant: they end with the same authority.
@@ -35,8 +42,7 @@ export interface LocalPki {
  */
 export async function ensureLocalPki(root: string): Promise<LocalPki> {
   const dir = wrennDir(root).pki;
-  await mkdir(dir, { recursive: true, mode: 0o700 });
-  const authority = await ensureAuthority(join(dir, 'ca.pem'));
+  const authority = await ensureLocalAuthority(root);
   const [agent, controlPlane] = await Promise.all([
     ensureLeaf(join(dir, 'agent.pem'), authority, 'agent'),
     ensureLeaf(join(dir, 'control-plane.pem'), authority, 'control-plane'),

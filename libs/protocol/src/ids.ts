@@ -1,6 +1,27 @@
 import { randomBytes } from 'node:crypto';
 
-const PREFIXES = ['cl', 'usr', 'team', 'key', 'host', 'tpl', 'bld', 'snap', 'ch', 'log', 'op', 'req'] as const;
+const PREFIXES = [
+  'cl',
+  'usr',
+  'team',
+  'key',
+  'host',
+  'tpl',
+  'bld',
+  'snap',
+  'ch',
+  'log',
+  'op',
+  'req',
+  'ses',
+  'inv',
+  'pk',
+  'evt',
+  'dlv',
+  'mail',
+  'htok',
+  'hrt',
+] as const;
 
 export type IdPrefix = (typeof PREFIXES)[number];
 export type Id<P extends IdPrefix> = `${P}-${string}`;

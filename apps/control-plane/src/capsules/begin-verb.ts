@@ -4,7 +4,7 @@ import type { Db } from '../database/database.ts';
 import type { Capsule, Operation, OperationKind } from '../database/schema.ts';
 import { hashRequest, onceForKey } from '../operations/idempotency.ts';
 import { insertOperation } from '../operations/operation-store.ts';
-import { findCapsule } from './capsule-store.ts';
+import { findCapsule, lockCapsule } from './capsule-store.ts';
 import { type Caller, type CapsulesDeps, requireCapsule } from './capsules.ts';
 import { type TransitionChanges, transitionWhen } from './transition.ts';
 
@@ -20,7 +20,11 @@ export interface Verb {
   /** The states that do, for the refusal. */
   readonly needed: string;
   readonly to: CapsuleStatus;
-  readonly changes?: () => TransitionChanges;
+  /**
+   * What else changes, decided with the capsule and nothing of it able to change until the transaction ends. May lock
+   * hosts, and throw what the caller is to hear. Not asked where `when` refuses.
+   */
+  readonly prepare?: (tx: Db, capsule: Capsule) => Promise<TransitionChanges>;
   /** From the capsule as it was before. */
   readonly args: (before: Capsule) => Record<string, unknown>;
   /** What is written in the same transaction. */
@@ -45,7 +49,9 @@ export async function beginVerb(deps: CapsulesDeps, caller: Caller, verb: Verb):
         before = capsule;
         return verb.when(capsule);
       };
-      const moved = await transitionWhen(tx, id, allows, verb.to, verb.changes);
+      const found = verb.prepare ? await lockCapsule(tx, id) : undefined;
+      const changes = found && verb.when(found) ? await verb.prepare?.(tx, found) : {};
+      const moved = await transitionWhen(tx, id, allows, verb.to, changes);
       if (!moved || !before) throw await refusal(tx, id, verb.needed);
       await verb.also?.(tx, before);
       const args = verb.args(before);

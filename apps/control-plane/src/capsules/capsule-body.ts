@@ -1,8 +1,8 @@
 import type { CapsuleBody } from '@wrenn/protocol/rest/capsule';
-import type { Capsule } from '../database/schema.ts';
+import type { ListedCapsule } from './capsule-list.ts';
 
 /** The capsule as the API shows it; with `trace`, the timeline of its last start too. */
-export function toCapsuleBody(capsule: Capsule, { trace = false }: { trace?: boolean } = {}): CapsuleBody {
+export function toCapsuleBody(capsule: ListedCapsule, { trace = false }: { trace?: boolean } = {}): CapsuleBody {
   return {
     id: capsule.id,
     status: capsule.status,

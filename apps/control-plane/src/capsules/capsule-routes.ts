@@ -11,12 +11,14 @@ import {
 } from '@wrenn/protocol/rest/capsule';
 import { z } from 'zod';
 import { clientGone } from '../http/client-gone.ts';
+import { answerPage } from '../http/cursor.ts';
 import { emptyBody, idempotencyHeaders, receivedAtMs } from '../http/request-parts.ts';
 import { errorResponses, noContent, type RouteDeps } from '../http/route-deps.ts';
 import type { Server } from '../http/server.ts';
 import { describeAwake } from './awake.ts';
 import { toCapsuleBody } from './capsule-body.ts';
-import { createCapsule, destroyCapsule, listCapsules, requireCapsule, requireRunning } from './capsules.ts';
+import { listCapsules } from './capsule-list.ts';
+import { createCapsule, destroyCapsule, requireCapsule, requireRunning } from './capsules.ts';
 
 /** How long a delete waits for a silent host before it answers that it goes on without the client. */
 const DELETE_WAIT_MS = 60_000;
@@ -30,6 +32,7 @@ export function capsuleRoutes(app: Server, deps: RouteDeps): void {
   app.post(
     '/capsules',
     {
+      config: { permission: 'capsule.write', audit: { resource: 'capsule', action: 'create', by: 'domain' } },
       schema: {
         operationId: 'createCapsule',
         tags: ['capsules'],
@@ -53,21 +56,28 @@ export function capsuleRoutes(app: Server, deps: RouteDeps): void {
   app.get(
     '/capsules',
     {
+      config: { permission: 'capsule.read' },
       schema: {
         operationId: 'listCapsules',
         tags: ['capsules'],
         summary: 'List capsules, newest first',
+        description:
+          'At most `limit` of them; where there are more, `X-Next-Cursor` holds the `cursor` of the next page, and `Link` its ' +
+          'address.',
         querystring: listCapsulesQuerySchema,
         response: { 200: capsuleListSchema, ...errorResponses },
       },
     },
-    async ({ caller, query }) =>
-      (await listCapsules(db, caller.teamId, query.status)).map((capsule) => toCapsuleBody(capsule)),
+    async (request, reply) => {
+      const page = await listCapsules(db, request.caller.teamId, request.query);
+      return answerPage(request, reply, page).map((capsule) => toCapsuleBody(capsule));
+    },
   );
 
   app.get(
     '/capsules/:id',
     {
+      config: { permission: 'capsule.read' },
       schema: {
         operationId: 'getCapsule',
         tags: ['capsules'],
@@ -87,6 +97,7 @@ export function capsuleRoutes(app: Server, deps: RouteDeps): void {
   app.delete(
     '/capsules/:id',
     {
+      config: { permission: 'capsule.write', audit: { resource: 'capsule', action: 'destroy', by: 'domain' } },
       schema: {
         operationId: 'destroyCapsule',
         tags: ['capsules'],
@@ -112,6 +123,7 @@ export function capsuleRoutes(app: Server, deps: RouteDeps): void {
   app.post(
     '/capsules/:id/ping',
     {
+      config: { permission: 'capsule.write', audit: false },
       schema: {
         operationId: 'pingCapsule',
         tags: ['capsules'],
@@ -131,6 +143,7 @@ export function capsuleRoutes(app: Server, deps: RouteDeps): void {
   app.get(
     '/capsules/:id/logs',
     {
+      config: { permission: 'capsule.access', audit: { resource: 'capsule', action: 'console_read' } },
       schema: {
         operationId: 'getCapsuleLogs',
         tags: ['capsules'],

@@ -8,6 +8,7 @@ export function capsuleSettingsRoutes(app: Server, deps: RouteDeps): void {
   app.patch(
     '/capsules/:id',
     {
+      config: { permission: 'capsule.write', audit: { resource: 'capsule', action: 'update', by: 'domain' } },
       schema: {
         operationId: 'updateCapsule',
         tags: ['capsules'],

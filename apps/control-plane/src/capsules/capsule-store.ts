@@ -1,20 +1,41 @@
-import type { CapsuleStatus } from '@wrenn/protocol/rest/capsule';
-import { and, desc, eq, inArray, ne, notInArray } from 'drizzle-orm';
+import { and, eq, getTableColumns, inArray, ne, sql } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
 import { type Capsule, capsules, type NewCapsule } from '../database/schema.ts';
+import { isWanted } from '../events/publish.ts';
+import { requireLiveTeam } from '../teams/team-store.ts';
 
-/** The status of a new row is `pending`; every later one is written by transition.ts. */
-export async function insertCapsule(db: Db, capsule: Omit<NewCapsule, 'status'>): Promise<Capsule> {
+/** A capsule that was just inserted. */
+export interface InsertedCapsule extends Capsule {
+  /** Whether a channel is to be told of it. */
+  readonly isAwaited: boolean;
+}
+
+/**
+ * The status of a new row is `pending`; every later one is written by transition.ts.
+ *
+ * @throws WrennError `not_found` when the team is deleted
+ */
+export async function insertCapsule(db: Db, capsule: Omit<NewCapsule, 'status'>): Promise<InsertedCapsule> {
+  await requireLiveTeam(db, capsule.teamId);
   const [row] = await db
     .insert(capsules)
     .values({ ...capsule, status: 'pending' })
-    .returning();
+    .returning({
+      ...getTableColumns(capsules),
+      isAwaited: sql<boolean>`${isWanted(capsules.teamId, 'capsule.created')}`,
+    });
   if (!row) throw new Error('INSERT gave no row');
   return row;
 }
 
 export async function findCapsule(db: Db, id: string): Promise<Capsule | undefined> {
   const [row] = await db.select().from(capsules).where(eq(capsules.id, id));
+  return row;
+}
+
+/** Nobody else changes it until the transaction ends. */
+export async function lockCapsule(tx: Db, id: string): Promise<Capsule | undefined> {
+  const [row] = await tx.select().from(capsules).where(eq(capsules.id, id)).for('no key update');
   return row;
 }
 
@@ -62,23 +83,18 @@ export async function findTeamCapsule(db: Db, teamId: string, id: string): Promi
   return row;
 }
 
-/** Newest first. */
-export async function listTeamCapsules(
-  db: Db,
-  teamId: string,
-  filter: { only: CapsuleStatus[] } | { allBut: CapsuleStatus[] },
-): Promise<Capsule[]> {
-  const status = 'only' in filter ? inArray(capsules.status, filter.only) : notInArray(capsules.status, filter.allBut);
-  return db
-    .select()
-    .from(capsules)
-    .where(and(eq(capsules.teamId, teamId), status))
-    .orderBy(desc(capsules.createdAt), desc(capsules.id));
-}
-
 export async function listHostCapsules(db: Db, hostId: string): Promise<Capsule[]> {
   return db
     .select()
     .from(capsules)
     .where(and(eq(capsules.hostId, hostId), ne(capsules.status, 'stopped')));
+}
+
+/** Ids of the capsules that were lost with their host. */
+export async function listMissing(db: Db, hostId: string): Promise<string[]> {
+  const rows = await db
+    .select({ id: capsules.id })
+    .from(capsules)
+    .where(and(eq(capsules.hostId, hostId), eq(capsules.status, 'missing')));
+  return rows.map(({ id }) => id);
 }

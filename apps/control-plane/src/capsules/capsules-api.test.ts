@@ -1,5 +1,7 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { capsuleSchema } from '@wrenn/protocol/rest/capsule';
 import { until } from '@wrenn/testing/until';
+import { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { TestPlatform } from '../testing/test-platform.ts';
 
@@ -178,6 +180,27 @@ describe('reconciliation', () => {
     await platform.host.listen();
     await until('it runs again', async () => (await statusOf(id)) === 'running');
     expect((await platform.call(`/v1/capsules/${id}/exec`, { json: { cmd: 'true' } })).body.exit_code).toBe(0);
+  });
+
+  it('leaves what runs alone while comparing the rest takes longer than a host may be silent', async () => {
+    const [first, second] = [await platform.createCapsule(), await platform.createCapsule()];
+    await platform.host.goSilent();
+    await until('both are missing', async () => {
+      const states = [await statusOf(first), await statusOf(second)];
+      return states.every((state) => state === 'missing');
+    });
+    await using client = Object.assign(new Client(platform.databaseUrl), { [Symbol.asyncDispose]: () => client.end() });
+    await client.connect();
+    await client.query('BEGIN');
+    await client.query('SELECT 1 FROM capsules WHERE id = $1 FOR UPDATE', [second]);
+    await platform.host.listen();
+    await until('the first runs again', async () => (await statusOf(first)) === 'running');
+    // Five times as long as the host may be silent.
+    await delay(1500);
+    expect([await statusOf(first), await statusOf(second)]).toEqual(['running', 'missing']);
+    await client.query('COMMIT');
+    await until('the second runs again', async () => (await statusOf(second)) === 'running');
+    expect(await statusOf(first)).toBe('running');
   });
 
   it('removes a microVM whose capsule has ended, and reports one that its host lost', async () => {

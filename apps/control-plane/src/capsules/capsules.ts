@@ -3,15 +3,21 @@ import { WrennError } from '@wrenn/protocol/errors';
 import { isId, newId } from '@wrenn/protocol/ids';
 import { CAPSULE_STATUSES, type CapsuleStatus, type CreateCapsuleRequest } from '@wrenn/protocol/rest/capsule';
 import { z } from 'zod';
+import type { Actor } from '../access/actor.ts';
 import type { Db } from '../database/database.ts';
 import type { Capsule, Operation, Snapshot } from '../database/schema.ts';
-import { chooseHost } from '../hosts/choose-host.ts';
+import type { PlannedCapsules } from '../extensions/extension.ts';
+import { acrossReconnect } from '../hosts/across-reconnect.ts';
 import type { Host } from '../hosts/host.ts';
 import { hashRequest, onceForKey } from '../operations/idempotency.ts';
 import type { OperationRunner } from '../operations/operation-runner.ts';
 import { findRunning, insertOperation } from '../operations/operation-store.ts';
-import { findReadySnapshot } from '../snapshots/snapshot-store.ts';
-import { findCapsule, findTeamCapsule, insertCapsule, listTeamCapsules } from './capsule-store.ts';
+import { type PlacementDeps, placeCapsule } from '../placement/place-capsule.ts';
+import { findUsableSnapshot } from '../snapshots/snapshot-store.ts';
+import { checkBudget } from '../usage/check-budget.ts';
+import { checkPool, shareOf } from '../usage/pools.ts';
+import { publishCreated } from './capsule-events.ts';
+import { findCapsule, findTeamCapsule, insertCapsule } from './capsule-store.ts';
 import type { Leftovers } from './leftovers.ts';
 import { nowMs, type traceArgsSchema } from './trace.ts';
 import { transitionWhen } from './transition.ts';
@@ -19,17 +25,24 @@ import { transitionWhen } from './transition.ts';
 /** Who asks. */
 export interface Caller {
   readonly teamId: string;
-  /** Id of the API key, or `system`. */
+  /** Id of the API key or user, or `system`. */
   readonly actor: string;
+  /** The same as the audit log names it; undefined: the platform itself. */
+  readonly askedBy?: Actor;
 }
 
 export interface CapsulesDeps {
   readonly db: Db;
   readonly hosts: () => readonly Host[];
+  readonly placement: PlacementDeps;
   readonly runner: OperationRunner;
   /** The number under which this control plane owns operations. */
   readonly owner: number;
   readonly leftovers: Leftovers;
+  /** Whether usage has a cost, without which budgets have no effect. */
+  readonly hasPrices: boolean;
+  /** Throws where capsules must not be made. */
+  readonly beforeCapsules?: (planned: PlannedCapsules) => Promise<void>;
 }
 
 export function hostById({ hosts }: CapsulesDeps, id: string): Host | undefined {
@@ -41,9 +54,6 @@ export const destroyArgsSchema = z.object({ from: z.enum(CAPSULE_STATUSES) });
 
 const DEFAULT_VCPUS = 1;
 const DEFAULT_MEMORY_MB = 512;
-
-/** States that a list leaves out unless it is asked for them. */
-const ENDED: CapsuleStatus[] = ['stopped', 'error'];
 
 /**
  * Creates a capsule and waits until its guest has confirmed. When the caller's signal comes first the capsule is made
@@ -72,30 +82,43 @@ export async function createCapsule(
 }
 
 async function beginCreate(
-  { db, hosts, runner, owner }: CapsulesDeps,
+  { db, hosts, placement, runner, owner, hasPrices, beforeCapsules }: CapsulesDeps,
   caller: Caller,
   request: CreateCapsuleRequest,
   identity: { idempotencyKey: string | undefined; requestHash: string; receivedAtMs: number },
 ): Promise<Operation> {
   const { receivedAtMs, ...key } = identity;
-  const snapshot = await findReadySnapshot(db, caller.teamId, request.template);
+  const snapshot = await findUsableSnapshot(db, caller.teamId, request.template);
   const plan = snapshot ? planFromSnapshot(snapshot, request) : planFromTemplate(request);
   const { template, vcpus, memoryMb } = plan;
-  const host = chooseHost(hosts(), { template, vcpus, memoryMb, hostId: snapshot?.hostId });
-  const args: z.output<typeof traceArgsSchema> = { receivedAtMs, placedAtMs: nowMs() };
-  const operation = await db.transaction(async (tx) => {
+  const { teamId, actor } = caller;
+  await beforeCapsules?.({
+    ...{ teamId, actor, by: 'create', count: 1, labels: request.metadata },
+    ...{ template, vcpus, memoryMb },
+  });
+  const insert = async (tx: Db) => {
+    if (hasPrices) await checkBudget(tx, teamId);
+    const hostId = await placeCapsule(tx, placement, {
+      ...{ teamId, vcpus, memoryMb, diskMb: plan.diskRequestMb, hostTags: request.host_tags },
+      ...(snapshot ? { snapshot } : { template }),
+    });
+    const args: z.output<typeof traceArgsSchema> = { receivedAtMs, placedAtMs: nowMs() };
     const capsule = await insertCapsule(tx, {
       ...plan,
       ...lifetimeOf(request, new Date()),
       id: newId('cl'),
       teamId: caller.teamId,
-      hostId: host.id,
+      hostId,
+      hostTags: request.host_tags,
       labels: request.metadata,
       versions: {},
       accessToken: newAccessToken(),
     });
+    await checkPool(tx, teamId, shareOf(capsule));
+    await publishCreated(tx, capsule, caller.actor);
     return insertOperation(tx, { ...caller, ...key, capsuleId: capsule.id, kind: 'capsule.create', args, owner });
-  });
+  };
+  const operation = await acrossReconnect(hosts, () => db.transaction(insert));
   runner.run(operation);
   return operation;
 }
@@ -201,18 +224,6 @@ export async function requireRunning(db: Db, teamId: string, id: string): Promis
   if (capsule.status === 'missing') throw new WrennError('host_unavailable');
   const status = capsule.statusReason ? `${capsule.status} (${capsule.statusReason})` : capsule.status;
   throw new WrennError('invalid_state', { id, status, needed: 'running' });
-}
-
-/** @param status states with commas between them, or `all`; undefined: those that have not ended */
-export async function listCapsules(db: Db, teamId: string, status: string | undefined): Promise<Capsule[]> {
-  if (status === undefined) return listTeamCapsules(db, teamId, { allBut: ENDED });
-  if (status === 'all') return listTeamCapsules(db, teamId, { allBut: [] });
-  const wanted = status.split(',').map((name) => {
-    const known = CAPSULE_STATUSES.find((candidate) => candidate === name.trim());
-    if (!known) throw new WrennError('invalid_request', { problem: `status "${name}" is not a state of capsules` });
-    return known;
-  });
-  return listTeamCapsules(db, teamId, { only: wanted });
 }
 
 /** Ends a capsule on the platform's own account, without waiting. */

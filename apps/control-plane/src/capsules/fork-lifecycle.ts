@@ -6,6 +6,7 @@ import { askHost } from '../hosts/ask-host.ts';
 import type { Host } from '../hosts/host.ts';
 import { isCancelled, type OperationContext } from '../operations/operation-runner.ts';
 import type { OperationOutcome } from '../operations/operation-store.ts';
+import { publishForked } from './capsule-events.ts';
 import { findCapsule, findCapsules } from './capsule-store.ts';
 import { forkArgsSchema } from './fork.ts';
 import { type LifecycleDeps, publicReason, requireIn } from './lifecycle-deps.ts';
@@ -86,11 +87,16 @@ async function forkOnHost(
 function record({ db }: LifecycleDeps, source: Capsule, vms: readonly Vm[]): Promise<string[]> {
   return db.transaction(async (tx) => {
     const ended: string[] = [];
-    await transition(tx, source, 'running');
+    const awake = await transition(tx, source, 'running');
     for (const vm of vms) {
       const isStarting = ({ status }: Capsule) => status === 'starting';
       if (!(await transitionWhen(tx, vm.id, isStarting, 'running', startChanges(vm)))) ended.push(vm.id);
     }
+    await publishForked(
+      tx,
+      awake,
+      vms.map(({ id }) => id),
+    );
     return ended;
   });
 }

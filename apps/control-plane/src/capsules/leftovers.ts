@@ -65,10 +65,8 @@ export class Leftovers {
       .from(objectDeletions)
       .where(only ? inArray(objectDeletions.objectKey, [...only]) : sql`true`);
     for (const { objectKey } of rows) {
-      const host = this.#hosts().find(({ online }) => online);
-      if (!host) return;
       try {
-        await host.deleteHibernated(objectKey, signal);
+        if (!(await this.#removeFromStores(objectKey, signal))) return;
         await this.#db.delete(objectDeletions).where(eq(objectDeletions.objectKey, objectKey));
       } catch (err) {
         signal.throwIfAborted();
@@ -77,13 +75,23 @@ export class Leftovers {
     }
   }
 
+  /** Asks a host of every store that is in use. @returns false when there is nobody to ask */
+  async #removeFromStores(objectKey: string, signal: AbortSignal): Promise<boolean> {
+    const online = this.#hosts().filter((host) => host.online);
+    const byStore = new Map(online.map((host) => [host.facts?.objectStore ?? '', host]));
+    for (const host of byStore.values()) await host.deleteHibernated(objectKey, signal);
+    return byStore.size > 0;
+  }
+
   async #removeSnapshots(signal: AbortSignal): Promise<void> {
     await markAbandoned(this.#db);
-    for (const { id, hostId } of await listDeleting(this.#db)) {
-      const host = this.#hosts().find((each) => each.id === hostId);
-      if (!host?.online) continue;
+    for (const { id, objectKey, hostIds } of await listDeleting(this.#db)) {
+      const hosts = this.#hosts().filter((host) => host.online && hostIds.includes(host.id));
+      if (hosts.length < hostIds.length) continue;
       try {
-        await host.deleteSnapshot(id, signal);
+        // First from where others would fetch it.
+        if (objectKey !== null && !(await this.#removeFromStores(objectKey, signal))) continue;
+        for (const host of hosts) await host.deleteSnapshot(id, signal);
         await removeSnapshotRow(this.#db, id);
       } catch (err) {
         signal.throwIfAborted();

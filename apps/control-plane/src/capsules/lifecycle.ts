@@ -1,9 +1,12 @@
 import { WrennError } from '@wrenn/protocol/errors';
+import type { Vm } from '@wrenn/protocol/gen/wrenn/host/v1/host_pb';
 import type { Db } from '../database/database.ts';
 import type { Capsule, Operation } from '../database/schema.ts';
 import { askHost } from '../hosts/ask-host.ts';
+import type { Host } from '../hosts/host.ts';
 import type { OperationContext, OperationHandlers } from '../operations/operation-runner.ts';
 import { findRunningForkOf, listFailed, type OperationOutcome } from '../operations/operation-store.ts';
+import { publishSnapshotFor, publishTemplateFor, recordTemplate } from '../placement/publish.ts';
 import { makeSnapshot } from '../snapshots/snapshot-lifecycle.ts';
 import { findCapsule } from './capsule-store.ts';
 import { destroyArgsSchema } from './capsules.ts';
@@ -40,25 +43,14 @@ async function createVm(
   const { db, hostOf } = deps;
   const trace = new StartTrace(traceArgsSchema.parse(args));
   const capsule = await beginStart(db, id);
+  // An earlier run of this operation came to its end, but did not live to say so.
+  if (capsule.startedAt && capsule.status !== 'starting') return {};
   const host = hostOf(capsule.hostId);
   try {
     step('start microVM');
     const vm = await trace.measureHost(
       () =>
-        askHost(host, { signal, patienceMs: HOST_RETURN_MS }, () =>
-          host.createVm(
-            {
-              id,
-              template: capsule.template,
-              vcpus: capsule.vcpus,
-              memoryMb: capsule.memoryMb,
-              diskMb: capsule.diskRequestMb,
-              init: guestInit(capsule),
-              snapshotId: capsule.snapshotId ?? undefined,
-            },
-            signal,
-          ),
-        ),
+        askHost(host, { signal, patienceMs: HOST_RETURN_MS }, () => createOn(deps, host, capsule, { signal, step })),
       (made) => made.trace,
     );
     await trace.measure('record', () => transition(db, capsule, 'running', startChanges(vm)));
@@ -78,10 +70,37 @@ async function createVm(
   }
 }
 
-/** The capsule in `starting`; an earlier run of the same operation may have brought it there. */
+/** A host that lacks what the capsule is made of is told where it is, and fetches it. */
+async function createOn(
+  deps: LifecycleDeps,
+  host: Host,
+  capsule: Capsule,
+  { signal, step }: Pick<OperationContext, 'signal' | 'step'>,
+): Promise<Vm> {
+  const { id, template, vcpus, memoryMb, diskRequestMb: diskMb, snapshotId } = capsule;
+  const request = { id, template, vcpus, memoryMb, diskMb, init: guestInit(capsule) };
+  const source = snapshotId === null ? {} : { snapshotId };
+  try {
+    return await host.createVm({ ...request, ...source }, signal);
+  } catch (error) {
+    if (!(error instanceof WrennError) || error.code !== 'template_not_found') throw error;
+    step('fetch');
+    const objectKey =
+      snapshotId === null
+        ? await publishTemplateFor(deps, host.id, template, signal)
+        : await publishSnapshotFor(deps, host.id, snapshotId, signal);
+    const vm = await host.createVm({ ...request, ...source, objectKey }, signal);
+    if (snapshotId === null) await recordTemplate(deps.db, host.id, template);
+    return vm;
+  }
+}
+
+/** The capsule in `starting`, or beyond; an earlier run of the same operation may have brought it there. */
 async function beginStart(db: Db, id: string): Promise<Capsule> {
   const moved = await transitionWhen(db, id, ({ status }) => status === 'pending', 'starting');
-  return moved ?? requireIn(db, id, 'starting');
+  if (moved) return moved;
+  const found = await findCapsule(db, id);
+  return found?.startedAt ? found : requireIn(db, id, 'starting');
 }
 
 async function destroyVm(

@@ -16,7 +16,8 @@ vi.setConfig({ testTimeout: 180_000 });
 
 let platform: TestPlatform;
 beforeAll(async () => {
-  platform = await TestPlatform.start();
+  // Of two control planes each must have heard of the host by then.
+  platform = await TestPlatform.start({}, { hostSilenceMs: 3000 });
 });
 afterAll(() => platform[Symbol.asyncDispose]());
 
@@ -100,7 +101,7 @@ describe.concurrent('an idle capsule', () => {
   });
 
   it('is used by a ping', async () => {
-    const id = await create({ timeout_sec: 1 });
+    const id = await create({ timeout_sec: 4 });
     const pinging = setInterval(() => void platform.fetch(`/v1/capsules/${id}/ping`, { method: 'POST' }), 300);
     await untilKeptAwake(id).finally(() => clearInterval(pinging));
     await untilStopped(id);
@@ -110,16 +111,19 @@ describe.concurrent('an idle capsule', () => {
 describe.concurrent('a capsule at work', () => {
   it('stays awake as long as a lease is held', async () => {
     const id = await create({ timeout_sec: 1 });
-    const expiresAt = Date.now() + LONG_MS + 3000;
-    await writeFile(join(platform.host.leaseDirectory(id), 'build'), new Date(expiresAt).toISOString());
+    const lease = join(platform.host.leaseDirectory(id), 'build');
+    await writeFile(lease, '600');
     await writeFile(join(platform.host.leaseDirectory(id), 'wrong'), 'for ever');
     await untilKeptAwake(id);
+    const expiresAt = Date.now() + 3000;
+    await writeFile(lease, new Date(expiresAt).toISOString());
     await untilStopped(id);
     expect(Date.now()).toBeGreaterThan(expiresAt);
   });
 
   it('stays awake as long as it uses its CPU', async () => {
-    const id = await create({ timeout_sec: 1 });
+    // Looked at over half of that, which must be long beside what a busy machine keeps a loop waiting.
+    const id = await create({ timeout_sec: 4 });
     const loop = { ...sh('while :; do :; done'), background: true, tag: 'busy' };
     await platform.call(`/v1/capsules/${id}/exec`, { json: loop });
     await untilKeptAwake(id);
@@ -157,8 +161,10 @@ describe.concurrent('the deadline', () => {
 
   it('can be set and taken away while it runs', async () => {
     const [ended, kept] = [await create({}), await create({ deadline_sec: 15 })];
+    const before = Date.now();
     const { body } = await patch(ended, { deadline_sec: 2 });
-    expect(Math.abs(Date.parse(body.deadline_at) - Date.now() - 2000)).toBeLessThan(2000);
+    expect(Date.parse(body.deadline_at)).toBeGreaterThanOrEqual(before + 1990);
+    expect(Date.parse(body.deadline_at)).toBeLessThanOrEqual(Date.now() + 2010);
     expect((await patch(kept, { deadline_sec: null })).body.deadline_at).toBe(null);
     const past = Date.now() + 16_000;
     await untilStopped(ended);
@@ -306,7 +312,7 @@ describe.concurrent('what keeps a capsule awake', () => {
     platform.host.freeze(id, true);
     const began = performance.now();
     expect(await get(id)).not.toHaveProperty('awake');
-    expect(performance.now() - began).toBeLessThan(3000);
+    expect(performance.now() - began).toBeLessThan(10_000);
     platform.host.freeze(id, false);
     await until('it is told again', async () => (await get(id)).awake !== undefined);
   });

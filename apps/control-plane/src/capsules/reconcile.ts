@@ -1,17 +1,20 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { WrennError } from '@wrenn/protocol/errors';
 import { type Vm, VmState } from '@wrenn/protocol/gen/wrenn/host/v1/host_pb';
 import type { Logger } from 'pino';
+import { recordCapsuleNews } from '../audit/operation-entries.ts';
 import type { Db } from '../database/database.ts';
 import type { Capsule } from '../database/schema.ts';
 import type { GuestPool } from '../guest/guest-pool.ts';
 import type { Host } from '../hosts/host.ts';
-import { recordHostOnline, recordHostStatus } from '../hosts/host-store.ts';
-import type { HostEvents } from '../hosts/watch.ts';
+import { recordHostConnected, recordHostHeard, recordHostProblem, recordLastHeard } from '../hosts/host-store.ts';
+import type { HostEvents, Inventory } from '../hosts/watch.ts';
 import { isBeingWorkedOn } from '../operations/operation-store.ts';
-import { clearObjectKey, findCapsule, listHostCapsules, mirrorGeneration } from './capsule-store.ts';
+import { clearObjectKey, findCapsule, listHostCapsules, listMissing, mirrorGeneration } from './capsule-store.ts';
+import { compareInventory } from './inventory.ts';
 import { doomObjects, type Leftovers } from './leftovers.ts';
-import { LostRaceError, transition, transitionWhen } from './transition.ts';
-import { BUSY, judge, LEFT_BEHIND } from './verdict.ts';
+import { LostRaceError, type TransitionChanges, transition } from './transition.ts';
+import { BUSY, type Judged, judge, judgeElsewhere, LEFT_BEHIND, type Verdict, type VmFacts } from './verdict.ts';
 import { followHost, holdsGeneration } from './vm-facts.ts';
 
 /** Console of a microVM that ended by itself, kept with its capsule. */
@@ -25,6 +28,8 @@ export interface ReconcileDeps {
   readonly leftovers: Leftovers;
   /** Ends a capsule on the platform's own account. */
   readonly destroy: (capsule: Capsule) => Promise<void>;
+  /** The host is there, and its capsules are as it says. */
+  readonly onSynced?: (hostId: string) => Promise<void>;
   readonly signal: AbortSignal;
   readonly log: Logger;
 }
@@ -38,8 +43,9 @@ export function reconcileHost(host: Host, deps: ReconcileDeps): HostEvents {
   const reconciler = new Reconciler(host, deps);
   return {
     onConnected: async () => {
-      await recordHostOnline(db, host.id, host.facts?.agentVersion ?? '');
-      log.info({ host: host.id, address: host.address, agent: host.facts?.agentVersion }, 'host is online');
+      const { facts } = host;
+      if (facts) await recordHostConnected(db, host.id, facts);
+      log.info({ host: host.id, address: host.address, agent: facts?.agentVersion }, 'host is online');
     },
     onVm: (vm) => reconciler.look(vm.id, vm),
     onDestroyed: (id) => reconciler.look(id, undefined),
@@ -47,15 +53,17 @@ export function reconcileHost(host: Host, deps: ReconcileDeps): HostEvents {
       for (const { id } of await listHostCapsules(db, host.id)) {
         if (!vmIds.has(id)) await reconciler.look(id, undefined);
       }
-      leftovers.nudge();
+      await recordHostHeard(db, host.id);
+      // Lost while all this was compared; from here on none is.
+      for (const id of await listMissing(db, host.id)) await reconciler.settle(id);
+      await deps.onSynced?.(host.id);
     },
-    onSilent: async () => {
-      log.warn({ host: host.id, address: host.address }, 'host is silent');
-      await recordHostStatus(db, host.id, 'unreachable');
-      for (const { id } of await listHostCapsules(db, host.id)) {
-        const statusReason = 'its host does not answer';
-        await transitionWhen(db, id, ({ status }) => status === 'running', 'missing', { statusReason });
-      }
+    onOnline: () => leftovers.nudge(),
+    onLeftBehind: (id) => reconciler.settle(id),
+    onInventory: (vms) => reconciler.compare(vms),
+    onLost: () => recordLastHeard(db, [host]),
+    onFailed: async (error) => {
+      if (isProtocolMismatch(error)) await recordHostProblem(db, host.id, error.message);
     },
   };
 }
@@ -66,6 +74,8 @@ class Reconciler {
   /** Capsules that were busy when their host told of them. */
   readonly #later = new Set<string>();
   #looking = false;
+  #comparing = false;
+  #unknown = 0;
 
   constructor(host: Host, deps: ReconcileDeps) {
     this.#host = host;
@@ -85,8 +95,48 @@ class Reconciler {
       // What an operation brings about, it records itself.
       const isNews = !this.#host.online || !told || told.state === VmState.FAILED;
       if (isNews && (capsule.status !== 'stopping' || !this.#host.online)) this.#lookLater(id);
-    } else if (judge(capsule, told).do !== 'nothing') await this.#settle(id);
-    else if (told) await this.#mirror(capsule, told);
+    } else if (this.#judge(capsule, told).do !== 'nothing') await this.#settle(id);
+    else if (told && capsule.hostId === this.#host.id) await this.#mirror(capsule, told);
+  }
+
+  /** @returns how many of them this database does not know */
+  async compare(vms: Inventory): Promise<number> {
+    const { db, log } = this.#deps;
+    const { differing, unknown } = await compareInventory(db, vms, this.#host.id, (capsule, vm) =>
+      this.#judge(capsule, vm),
+    );
+    if (unknown.length !== this.#unknown && unknown.length > 0) {
+      const sample = { count: unknown.length, vms: unknown.slice(0, 10) };
+      log.warn({ host: this.#host.id, ...sample }, 'the host has microVMs that this database does not know');
+    }
+    this.#unknown = unknown.length;
+    // Apart from the heartbeat, whose answer does not wait for the host.
+    if (differing.length > 0 && this.#host.online && !this.#comparing) {
+      this.#comparing = true;
+      this.#settleAll(differing).finally(() => {
+        this.#comparing = false;
+      });
+    }
+    return unknown.length;
+  }
+
+  /** Looks at a capsule again that was left in the middle of an operation. */
+  async settle(id: string): Promise<void> {
+    await this.#settle(id);
+  }
+
+  #judge(capsule: Judged & Pick<Capsule, 'hostId'>, vm: VmFacts | undefined): Verdict {
+    return capsule.hostId === this.#host.id ? judge(capsule, vm) : judgeElsewhere(capsule, vm);
+  }
+
+  async #settleAll(ids: readonly string[]): Promise<void> {
+    const { signal, log } = this.#deps;
+    for (const id of ids) {
+      if (signal.aborted) return;
+      await this.#settle(id).catch((err: unknown) => {
+        if (!signal.aborted) log.warn({ err, capsule: id }, 'could not compare a capsule with its host');
+      });
+    }
   }
 
   /** Asks the host itself: an event may be of before the last operation. */
@@ -99,24 +149,23 @@ class Reconciler {
       return;
     }
     const vm = await this.#host.getVm(id, signal);
-    if (seen.hostId === this.#host.id || seen.status === 'stopped') await this.#act(seen, vm);
-    else this.#deps.log.warn({ host: this.#host.id, vm: id }, 'the host has a microVM of a capsule of another host');
+    await this.#act(seen, vm);
   }
 
   /** @param seen the capsule as it was before the host was asked */
   async #act(seen: Capsule, vm: Vm | undefined): Promise<void> {
     const { db, guests } = this.#deps;
     const { id } = seen;
-    const verdict = judge(seen, vm);
+    const verdict = this.#judge(seen, vm);
     switch (verdict.do) {
       case 'nothing':
-        if (vm) await this.#mirror(seen, vm);
+        if (vm && seen.hostId === this.#host.id) await this.#mirror(seen, vm);
         break;
       case 'follow':
         await this.#follow(seen, vm);
         break;
       case 'fail':
-        await moveUnlessLost(() => transition(db, seen, 'error', { statusReason: verdict.reason, hostIp: null }));
+        await failUnlessLost(db, seen, { statusReason: verdict.reason, hostIp: null });
         guests.evict(id);
         break;
       case 'record crash':
@@ -128,6 +177,12 @@ class Reconciler {
       case 'remove':
         this.#onHost(id, (signal) => this.#host.destroyVm(id, signal));
         break;
+      case 'put to sleep':
+        this.#deps.log.warn({ host: this.#host.id, vm: id }, 'a capsule of another host runs here too; it is paused');
+        this.#onHost(id, async (signal) => {
+          await this.#host.pauseVm(id, (vm?.generation ?? 0) + 1, signal);
+        });
+        break;
       case 'forget':
         this.#onHost(id, (signal) => this.#host.forgetVm(id, vm?.generation ?? seen.generation, signal));
         break;
@@ -137,7 +192,11 @@ class Reconciler {
   async #follow(seen: Capsule, vm: Vm | undefined): Promise<void> {
     const { db, guests, leftovers } = this.#deps;
     const { objectKey } = seen;
-    const now = await followHost(db, seen, vm, LEFT_BEHIND);
+    const now = await db.transaction(async (tx) => {
+      const moved = await followHost(tx, seen, vm, LEFT_BEHIND, this.#host.id);
+      if (moved) await recordCapsuleNews(tx, seen.status, moved);
+      return moved;
+    });
     if (!now) return;
     if (now.status !== 'running') guests.evict(seen.id);
     if (now.status !== 'running' || !objectKey) return;
@@ -159,9 +218,7 @@ class Reconciler {
         return null;
       });
     const statusReason = vm?.reason || 'its microVM ended';
-    const moved = await moveUnlessLost(() =>
-      transition(db, seen, 'error', { statusReason, consoleTail, hostIp: null }),
-    );
+    const moved = await failUnlessLost(db, seen, { statusReason, consoleTail, hostIp: null });
     if (!moved) return;
     guests.evict(id);
     if (!keep) this.#onHost(id, (stop) => this.#host.destroyVm(id, stop));
@@ -220,10 +277,18 @@ class Reconciler {
   }
 }
 
+function isProtocolMismatch(error: unknown): error is WrennError {
+  return error instanceof WrennError && error.code === 'protocol_mismatch';
+}
+
 /** @returns undefined when somebody else moved the capsule first */
-async function moveUnlessLost(move: () => Promise<Capsule>): Promise<Capsule | undefined> {
+async function failUnlessLost(db: Db, seen: Capsule, changes: TransitionChanges): Promise<Capsule | undefined> {
   try {
-    return await move();
+    return await db.transaction(async (tx) => {
+      const failed = await transition(tx, seen, 'error', changes);
+      await recordCapsuleNews(tx, seen.status, failed);
+      return failed;
+    });
   } catch (error) {
     if (error instanceof LostRaceError) return undefined;
     throw error;

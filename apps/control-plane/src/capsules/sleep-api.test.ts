@@ -95,7 +95,7 @@ describe('pause and resume', () => {
     const other = await platform.createCapsule();
     expect(await post(other, 'pause', { headers })).toMatchObject({
       status: 409,
-      body: { error: { reason: 'conflict' } },
+      body: { error: { reason: 'idempotency_key_used' } },
     });
   });
 
@@ -318,6 +318,7 @@ describe('hibernation', () => {
     await platform.host.restart();
     await until('the copy is gone', () => !platform.host.vmIds().includes(id));
     expect((await get(id)).status).toBe('hibernated');
+    await until('the host is back', async () => (await fetch(`${platform.baseUrl}/ready`)).ok);
     expect((await post(id, 'resume')).body.status).toBe('running');
   });
 
@@ -383,6 +384,7 @@ describe('reconciliation', () => {
     giveBack();
     await platform.host.restart();
     await untilStatus(lost, 'paused');
+    await until('the host is back', async () => (await fetch(`${platform.baseUrl}/ready`)).ok);
     expect((await post(lost, 'resume')).body.status).toBe('running');
   });
 
@@ -411,6 +413,7 @@ describe('reconciliation', () => {
     await client.query('UPDATE capsules SET status = $1, version = version + 1 WHERE id = $2', [status, id]);
     await platform.host.restart();
     await untilStatus(id, end);
+    await until('its host takes others', async () => (await platform.fetch('/ready')).ok);
   });
 
   it('hears of a guest that died just when its start was recorded', async () => {

@@ -13,6 +13,9 @@ import { recordTrace, StartTrace } from './trace.ts';
 import { LostRaceError, transition, transitionWhen } from './transition.ts';
 import { followHost, guestInit, sleepChanges, startChanges } from './vm-facts.ts';
 
+/** What a capsule becomes only after it was resumed. */
+const AWAKE: readonly Capsule['status'][] = ['running', 'forking', 'pausing'];
+
 /** A capsule is pausing until its host has said what became of it, however long that host is silent. */
 export async function pauseVm(
   deps: LifecycleDeps,
@@ -66,6 +69,9 @@ export async function resumeVm(
   const { db, hostOf, guests, leftovers } = deps;
   const { generation, memory, from, reason, objectKey, ...times } = resumeArgsSchema.parse(args);
   const trace = new StartTrace(times);
+  const found = await findCapsule(db, id);
+  // As in a pause.
+  if (found && (AWAKE.includes(found.status) || found.generation > generation)) return {};
   const capsule = await requireIn(db, id, 'resuming');
   const host = hostOf(capsule.hostId);
   // Connections to the guest as it was before it slept.

@@ -17,6 +17,7 @@ export function sleepRoutes(app: Server, { capsules }: RouteDeps): void {
   app.post(
     '/capsules/:id/pause',
     {
+      config: { permission: 'capsule.write', audit: { resource: 'capsule', action: 'pause', by: 'domain' } },
       schema: {
         operationId: 'pauseCapsule',
         tags: ['capsules'],
@@ -36,6 +37,7 @@ export function sleepRoutes(app: Server, { capsules }: RouteDeps): void {
   app.post(
     '/capsules/:id/resume',
     {
+      config: { permission: 'capsule.write', audit: { resource: 'capsule', action: 'resume', by: 'domain' } },
       schema: {
         operationId: 'resumeCapsule',
         tags: ['capsules'],
@@ -62,6 +64,7 @@ export function sleepRoutes(app: Server, { capsules }: RouteDeps): void {
   app.post(
     '/capsules/:id/fork',
     {
+      config: { permission: 'capsule.write', audit: { resource: 'capsule', action: 'fork', by: 'domain' } },
       schema: {
         operationId: 'forkCapsule',
         tags: ['capsules'],
@@ -87,6 +90,7 @@ export function sleepRoutes(app: Server, { capsules }: RouteDeps): void {
   app.post(
     '/capsules/:id/hibernate',
     {
+      config: { permission: 'capsule.write', audit: { resource: 'capsule', action: 'hibernate', by: 'domain' } },
       schema: {
         operationId: 'hibernateCapsule',
         tags: ['capsules'],
@@ -106,6 +110,7 @@ export function sleepRoutes(app: Server, { capsules }: RouteDeps): void {
   app.post(
     '/capsules/:id/verify',
     {
+      config: { permission: 'capsule.write', idempotency: 'ignored', audit: { resource: 'capsule', action: 'verify' } },
       schema: {
         operationId: 'verifyCapsule',
         tags: ['capsules'],

@@ -2,8 +2,13 @@ import { randomBytes } from 'node:crypto';
 import { WrennError } from '@wrenn/protocol/errors';
 import type { CapsuleStatus } from '@wrenn/protocol/rest/capsule';
 import { z } from 'zod';
+import type { Db } from '../database/database.ts';
 import type { Capsule, Operation } from '../database/schema.ts';
-import { chooseHost } from '../hosts/choose-host.ts';
+import { acrossReconnect } from '../hosts/across-reconnect.ts';
+import { placeCapsule, reserveOn } from '../placement/place-capsule.ts';
+import { roomToWake } from '../placement/room-to-wake.ts';
+import { checkBudget } from '../usage/check-budget.ts';
+import { checkPool, shareToWake } from '../usage/pools.ts';
 import { beginVerb } from './begin-verb.ts';
 import { findCapsule } from './capsule-store.ts';
 import { type Caller, type CapsulesDeps, hostById, requireCapsule } from './capsules.ts';
@@ -80,8 +85,8 @@ function beginPause(deps: CapsulesDeps, caller: Caller, id: string, key: string 
  * Wakes a sleeping capsule, or one that failed after it had slept, and waits until its guest has confirmed. When the
  * caller's signal comes first it goes on.
  *
- * @throws WrennError `invalid_state`, `host_unavailable`; `snapshot_damaged` and `snapshot_incompatible` when its memory
- *   cannot be restored: it sleeps on, and can be resumed without its memory
+ * @throws WrennError `invalid_state`, `host_unavailable`, `pool_exhausted`, `budget_exceeded`; `snapshot_damaged` and
+ *   `snapshot_incompatible` when its memory cannot be restored: it sleeps on, and can be resumed without its memory
  */
 export async function resumeCapsule(
   deps: CapsulesDeps,
@@ -90,7 +95,7 @@ export async function resumeCapsule(
   options: ResumeOptions,
   signal: AbortSignal,
 ): Promise<Capsule> {
-  const operation = await beginResume(deps, caller, id, options);
+  const operation = await acrossReconnect(deps.hosts, () => beginResume(deps, caller, id, options));
   await deps.runner.wait(operation.id, signal);
   return requireCapsule(deps.db, caller.teamId, id);
 }
@@ -101,20 +106,19 @@ async function beginResume(
   id: string,
   { memory, idempotencyKey, receivedAtMs = nowMs() }: ResumeOptions,
 ): Promise<Operation> {
-  let hostId = '';
   return beginVerb(deps, caller, {
     id,
     kind: 'capsule.resume',
     key: idempotencyKey,
     request: { memory },
-    when: (capsule) => {
-      if (!canResume(capsule)) return false;
-      hostId = hostToWakeOn(deps, capsule);
-      return true;
-    },
+    when: canResume,
     needed: 'paused or hibernated',
     to: 'resuming',
-    changes: () => ({ hostId }),
+    prepare: async (tx, capsule) => {
+      if (deps.hasPrices) await checkBudget(tx, capsule.teamId);
+      return { hostId: await hostToWakeOn(tx, deps, capsule) };
+    },
+    also: (tx, capsule) => checkPool(tx, capsule.teamId, shareToWake(capsule)),
     args: (capsule): z.output<typeof resumeArgsSchema> => ({
       receivedAtMs,
       placedAtMs: nowMs(),
@@ -136,9 +140,14 @@ function sleepingStatus(status: CapsuleStatus): 'paused' | 'hibernated' | 'error
   return status === 'paused' || status === 'hibernated' ? status : 'error';
 }
 
-function hostToWakeOn(deps: CapsulesDeps, { status, hostId, vcpus, memoryMb }: Capsule): string {
-  if (status === 'hibernated') return chooseHost(deps.hosts(), { vcpus, memoryMb }).id;
+async function hostToWakeOn(tx: Db, deps: CapsulesDeps, capsule: Capsule): Promise<string> {
+  const { status, hostId, teamId, vcpus, memoryMb, diskRequestMb, hostTags } = capsule;
+  if (status === 'hibernated') {
+    const diskMb = capsule.diskMb ?? diskRequestMb;
+    return placeCapsule(tx, deps.placement, { teamId, vcpus, memoryMb, diskMb, hostTags, likeHostId: hostId });
+  }
   if (!hostById(deps, hostId)?.online) throw new WrennError('host_unavailable');
+  await reserveOn(tx, deps.placement, hostId, roomToWake(deps.placement.settings, capsule));
   return hostId;
 }
 
@@ -194,9 +203,11 @@ export async function verifyCapsule(
   const capsule = await requireCapsule(deps.db, caller.teamId, id);
   const sleeps = capsule.status === 'paused' || (capsule.status === 'error' && capsule.generation > 0);
   if (!sleeps) throw refuse(id, capsule.status, 'paused');
-  const host = hostById(deps, capsule.hostId);
-  if (!host?.online) throw new WrennError('host_unavailable');
-  const { generation, files } = await host.verifyVm(id, signal);
+  const { generation, files } = await acrossReconnect(deps.hosts, async () => {
+    const host = hostById(deps, capsule.hostId);
+    if (!host?.online) throw new WrennError('host_unavailable');
+    return host.verifyVm(id, signal);
+  });
   return {
     generation,
     files: files.map(({ name, sizeBytes, problem }) => ({

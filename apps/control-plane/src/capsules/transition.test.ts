@@ -3,7 +3,8 @@ import { CAPSULE_STATUSES, type CapsuleStatus } from '@wrenn/protocol/rest/capsu
 import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Database } from '../database/database.ts';
-import { capsules, teams } from '../database/schema.ts';
+import { teams } from '../database/people-schema.ts';
+import { capsules } from '../database/schema.ts';
 import { ensureHostRow } from '../hosts/host-store.ts';
 import { openTestDatabase } from '../testing/test-database.ts';
 import { insertCapsule } from './capsule-store.ts';
@@ -34,7 +35,7 @@ let database: Database;
 let hostId: string;
 beforeAll(async () => {
   database = await openTestDatabase();
-  await database.db.insert(teams).values({ id: 'team-test', name: 'test' });
+  await database.db.insert(teams).values({ id: 'team-test', name: 'test', slug: 'test' });
   hostId = await ensureHostRow(database.db, 'https://test:1');
 });
 afterAll(() => database[Symbol.asyncDispose]());

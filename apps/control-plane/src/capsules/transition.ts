@@ -1,8 +1,11 @@
 import { WrennError } from '@wrenn/protocol/errors';
 import type { CapsuleStatus } from '@wrenn/protocol/rest/capsule';
-import { and, eq, sql } from 'drizzle-orm';
+import type { EventType } from '@wrenn/protocol/rest/channels';
+import { and, eq, not, type SQL, sql } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
 import { type Capsule, capsules } from '../database/schema.ts';
+import { isWanted } from '../events/publish.ts';
+import { eventOfMove, publishMove } from './capsule-events.ts';
 
 /** Where each state may go, besides `stopping` and `error`, which every living state may go to. */
 const NEXT: Readonly<Record<CapsuleStatus, readonly CapsuleStatus[]>> = {
@@ -58,6 +61,9 @@ export type TransitionChanges = Partial<
   >
 >;
 
+/** A capsule as the caller knows it. */
+type Seen = Pick<Capsule, 'id' | 'status' | 'version'>;
+
 /** The capsule is no longer as the caller saw it: somebody else moved it first. */
 export class LostRaceError extends Error {
   override readonly name = 'LostRaceError';
@@ -65,20 +71,53 @@ export class LostRaceError extends Error {
 
 /**
  * Moves a capsule from the state that the caller saw to another, if it still is in that state and version. Nothing
- * else writes `status`. The reason of the earlier state goes unless `changes` gives a new one.
+ * else writes `status`. The reason of the earlier state goes unless `changes` gives a new one. Channels that want to know
+ * are told in the same transaction.
  *
  * @throws WrennError `invalid_state` for a move that the state machine does not have
  * @throws LostRaceError when the capsule was moved since
  */
 export async function transition(
   db: Db,
-  seen: Pick<Capsule, 'id' | 'status' | 'version'>,
+  seen: Seen,
   to: CapsuleStatus,
   changes: TransitionChanges = {},
 ): Promise<Capsule> {
   if (!isLegalMove(seen.status, to)) {
     throw new WrennError('invalid_state', { id: seen.id, status: seen.status, needed: statesBefore(to).join(' or ') });
   }
+  const type = eventOfMove(seen.status, to);
+  // Most teams want no word of it, and then this one statement is all.
+  const unwanted = type && not(isWanted(capsules.teamId, type));
+  const moved =
+    (await move(db, seen, to, changes, unwanted)) ?? (type && (await moveAloud(db, seen, to, changes, type)));
+  if (!moved) throw new LostRaceError(`capsule ${seen.id} is no longer ${seen.status} in version ${seen.version}`);
+  return moved;
+}
+
+/** The same for a move that channels are told of. */
+function moveAloud(
+  db: Db,
+  seen: Seen,
+  to: CapsuleStatus,
+  changes: TransitionChanges,
+  type: EventType,
+): Promise<Capsule | undefined> {
+  return db.transaction(async (tx) => {
+    const moved = await move(tx, seen, to, changes);
+    if (moved) await publishMove(tx, type, seen.status, moved);
+    return moved;
+  });
+}
+
+async function move(
+  db: Db,
+  seen: Seen,
+  to: CapsuleStatus,
+  changes: TransitionChanges,
+  condition?: SQL,
+): Promise<Capsule | undefined> {
+  const isAsSeen = and(eq(capsules.id, seen.id), eq(capsules.status, seen.status), eq(capsules.version, seen.version));
   const [moved] = await db
     .update(capsules)
     .set({
@@ -89,9 +128,8 @@ export async function transition(
       version: sql`${capsules.version} + 1`,
       updatedAt: sql`now()`,
     })
-    .where(and(eq(capsules.id, seen.id), eq(capsules.status, seen.status), eq(capsules.version, seen.version)))
+    .where(and(isAsSeen, condition))
     .returning();
-  if (!moved) throw new LostRaceError(`capsule ${seen.id} is no longer ${seen.status} in version ${seen.version}`);
   return moved;
 }
 

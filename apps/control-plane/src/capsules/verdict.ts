@@ -16,6 +16,8 @@ export type Verdict =
   | { readonly do: 'end' }
   /** The host is to destroy what it has. */
   | { readonly do: 'remove' }
+  /** The capsule runs elsewhere: it must not run here too, nor be lost. */
+  | { readonly do: 'put to sleep' }
   /** The host is to free its copy of a generation that is in the object store. */
   | { readonly do: 'forget' };
 
@@ -23,6 +25,10 @@ export type Verdict =
 export const LEFT_BEHIND = 'it was left in the middle of an operation';
 
 const NOTHING = { do: 'nothing' } as const;
+
+/** What counts of a capsule, and of a microVM. */
+export type Judged = Pick<Capsule, 'status' | 'generation'>;
+export type VmFacts = Pick<Vm, 'state' | 'generation'>;
 
 /** States that an operation brought about and will lead out of. */
 export const BUSY: readonly CapsuleStatus[] = [
@@ -41,7 +47,7 @@ export const BUSY: readonly CapsuleStatus[] = [
  *
  * @param vm undefined when the host has nothing
  */
-export function judge(capsule: Capsule, vm: Vm | undefined): Verdict {
+export function judge(capsule: Judged, vm: VmFacts | undefined): Verdict {
   switch (capsule.status) {
     case 'running':
     case 'missing':
@@ -64,7 +70,29 @@ export function judge(capsule: Capsule, vm: Vm | undefined): Verdict {
   }
 }
 
-function judgeRunning(capsule: Capsule, vm: Vm | undefined): Verdict {
+/**
+ * The same where the capsule's host is another one: it was hibernated and woke there. Whoever has it now is right, and
+ * what this host has is of the past; but nothing is removed that could be newer.
+ */
+export function judgeElsewhere(capsule: Judged, vm: VmFacts | undefined): Verdict {
+  const isOld = vm !== undefined && vm.generation <= capsule.generation;
+  switch (capsule.status) {
+    case 'stopped':
+      return judge(capsule, vm);
+    case 'hibernated':
+      // Nobody else has it: it woke here, and only the news of it were lost.
+      if (vm?.state === VmState.RUNNING && vm.generation >= capsule.generation) return { do: 'follow' };
+      return vm?.state === VmState.PAUSED && isOld ? { do: 'forget' } : NOTHING;
+    case 'running':
+    case 'paused':
+      if (vm?.state === VmState.RUNNING) return { do: 'put to sleep' };
+      return vm?.state === VmState.PAUSED && isOld ? { do: 'forget' } : NOTHING;
+    default:
+      return NOTHING;
+  }
+}
+
+function judgeRunning(capsule: Judged, vm: VmFacts | undefined): Verdict {
   switch (vm?.state) {
     case undefined:
       return { do: 'fail', reason: 'its host no longer has its microVM' };
@@ -79,7 +107,7 @@ function judgeRunning(capsule: Capsule, vm: Vm | undefined): Verdict {
   }
 }
 
-function judgePaused(capsule: Capsule, vm: Vm | undefined): Verdict {
+function judgePaused(capsule: Judged, vm: VmFacts | undefined): Verdict {
   switch (vm?.state) {
     case undefined:
       return { do: 'fail', reason: 'its host no longer has its snapshot' };
@@ -94,7 +122,7 @@ function judgePaused(capsule: Capsule, vm: Vm | undefined): Verdict {
   }
 }
 
-function judgeHibernated(vm: Vm | undefined): Verdict {
+function judgeHibernated(vm: VmFacts | undefined): Verdict {
   switch (vm?.state) {
     case VmState.PAUSED:
       return { do: 'forget' };
@@ -107,7 +135,7 @@ function judgeHibernated(vm: Vm | undefined): Verdict {
   }
 }
 
-function judgeFailed(capsule: Capsule, vm: Vm | undefined): Verdict {
+function judgeFailed(capsule: Judged, vm: VmFacts | undefined): Verdict {
   switch (vm?.state) {
     case VmState.PAUSED:
       return holdsGeneration(vm, capsule) ? { do: 'follow' } : NOTHING;

@@ -42,12 +42,15 @@ export function sleepChanges(vm: Vm): TransitionChanges {
 }
 
 /** Whether a host holds the last generation of a capsule, so that it can be resumed there whatever runs. */
-export function holdsGeneration(vm: Vm | undefined, { generation }: Pick<Capsule, 'generation'>): boolean {
+export function holdsGeneration(
+  vm: Pick<Vm, 'generation'> | undefined,
+  { generation }: Pick<Capsule, 'generation'>,
+): boolean {
   return vm !== undefined && vm.generation > 0 && vm.generation >= generation;
 }
 
 /** Why a capsule cannot go on from what its host has of it. */
-export function lostGeneration(vm: Vm, { generation }: Pick<Capsule, 'generation'>): string {
+export function lostGeneration(vm: Pick<Vm, 'generation'>, { generation }: Pick<Capsule, 'generation'>): string {
   return `its host has generation ${vm.generation} of it and not the last one, ${generation}`;
 }
 
@@ -61,6 +64,7 @@ function couldBeUsed({ status }: Capsule): boolean {
  *
  * @param vm undefined when the host does not know it
  * @param reason why it is an error, if it is one and the host gives no reason
+ * @param hostId the host that says so, which from now on is the capsule's
  * @returns the capsule after the move; undefined when somebody else moved it, or its host is still at work
  */
 export async function followHost(
@@ -68,6 +72,7 @@ export async function followHost(
   seen: Capsule,
   vm: Vm | undefined,
   reason: string,
+  hostId = seen.hostId,
 ): Promise<Capsule | undefined> {
   const to = (status: Capsule['status'], changes: TransitionChanges) =>
     isLegalMove(seen.status, status)
@@ -76,7 +81,11 @@ export async function followHost(
   try {
     switch (vm?.state) {
       case VmState.RUNNING:
-        return await to('running', { ...vmChanges(vm), ...(couldBeUsed(seen) ? {} : { lastActiveAt: new Date() }) });
+        return await to('running', {
+          ...vmChanges(vm),
+          hostId,
+          ...(couldBeUsed(seen) ? {} : { lastActiveAt: new Date() }),
+        });
       case VmState.PAUSED:
         if (holdsGeneration(vm, seen)) return await to('paused', sleepChanges(vm));
         return await to('error', { statusReason: lostGeneration(vm, seen), hostIp: null });

@@ -1,11 +1,13 @@
 import { WrennError } from '@wrenn/protocol/errors';
 import { DrizzleQueryError } from 'drizzle-orm/errors';
-import { drizzle, type NodePgDatabase } from 'drizzle-orm/node-postgres';
-import { Client, type ClientConfig, DatabaseError, Pool } from 'pg';
+import type { NodePgDatabase } from 'drizzle-orm/node-postgres';
+import { Client, type ClientConfig, DatabaseError, type Pool } from 'pg';
 import type { Logger } from 'pino';
 import { startEmbeddedServer } from '../postgres/embedded-server.ts';
+import { ConnectionPool } from './connection-pool.ts';
 import { migrate } from './migrate.ts';
-import * as schema from './schema.ts';
+import type * as schema from './schema.ts';
+import { openPooledDb } from './transactions.ts';
 
 const CONNECT_TIMEOUT_MS = 10_000;
 const STATEMENT_TIMEOUT_MS = 30_000;
@@ -16,6 +18,10 @@ export type Db = NodePgDatabase<typeof schema>;
 /** The database of a control plane. Disposing it closes its connections, and stops the server where that is ours. */
 export interface Database extends AsyncDisposable {
   readonly db: Db;
+  /** What `db` is over. */
+  readonly pool: Pool;
+  /** How to connect, for what keeps a pool of its own. */
+  readonly connection: ClientConfig;
   /** A connection outside the pool, for what belongs to one session. The caller ends it. */
   connectClient(): Promise<Client>;
   /** Throws `database_unavailable` when it does not answer. */
@@ -42,30 +48,42 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     keepAlive: true,
   };
+  const startAgain = () => {
+    embedded?.ensureRunning().catch((err: unknown) => log.error({ err }, 'PostgreSQL does not start again'));
+  };
   const connectClient = async () => {
     const client = new Client(config);
-    await client.connect();
-    return client;
+    // Until the caller listens: a connection that breaks right after it was made must not end the process.
+    client.on('error', () => undefined);
+    try {
+      await client.connect();
+      return client;
+    } catch (error) {
+      startAgain();
+      throw error;
+    }
   };
-  const pool = new Pool({ ...config, max: POOL_SIZE, statement_timeout: STATEMENT_TIMEOUT_MS });
-  // An idle connection broke. The pool makes a new one when it is needed; the embedded server may need a start first.
-  pool.on('error', (error) => {
-    log.warn({ err: error }, 'lost a database connection');
-    embedded?.ensureRunning().catch((err: unknown) => log.error({ err }, 'PostgreSQL does not start again'));
+  // The pool makes a new connection when it is needed; the embedded server may need a start first.
+  const pool = new ConnectionPool({ ...config, max: POOL_SIZE, statement_timeout: STATEMENT_TIMEOUT_MS }, (err) => {
+    log.warn({ err }, 'lost a database connection');
+    startAgain();
   });
   try {
     await runMigrations(connectClient, log);
   } catch (error) {
-    await pool.end();
+    await pool[Symbol.asyncDispose]();
     await embedded?.stop();
     throw error;
   }
   return {
-    db: drizzle(pool, { schema }),
+    db: openPooledDb(pool, isDatabaseOutage),
+    pool,
+    connection: config,
     connectClient,
     check: async (signal) => {
       const aborted = new Promise<never>((_, reject) => {
-        signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+        // An answer that came while this program stood still is read first.
+        signal.addEventListener('abort', () => setImmediate(() => reject(signal.reason)), { once: true });
       });
       try {
         await Promise.race([pool.query('SELECT 1'), aborted]);
@@ -74,7 +92,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
       }
     },
     [Symbol.asyncDispose]: async () => {
-      await pool.end();
+      await pool[Symbol.asyncDispose]();
       await embedded?.stop();
     },
   };
@@ -94,10 +112,36 @@ async function runMigrations(connectClient: () => Promise<Client>, log: Logger):
 export function isDatabaseOutage(error: unknown): boolean {
   const cause = error instanceof DrizzleQueryError ? error.cause : error;
   if (cause instanceof DatabaseError) {
-    // Classes of SQLSTATE: 08 connection, 53 resources, 57P operator intervention.
-    return /^(08|53|57P)/.test(cause.code ?? '');
+    // Classes of SQLSTATE: 08 connection, 53 resources, 57P operator intervention; 57014 is the time limit of a statement.
+    // 55000 means many things; these routines use it where a session begins, in a database that takes no connections.
+    if (cause.code === '55000') return /^(CheckMyDatabase|InitPostgres)$/.test(cause.routine ?? '');
+    return /^(08|53|57P|57014)/.test(cause.code ?? '');
   }
-  return error instanceof DrizzleQueryError;
+  // A transaction that did not even begin: what the driver says is not wrapped.
+  return error instanceof DrizzleQueryError || isLostConnection(error);
+}
+
+/** As the driver, or the system below it, names a connection that could not be made or broke. */
+function isLostConnection(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  const { code, syscall } = error as NodeJS.ErrnoException;
+  if (
+    syscall === 'connect' &&
+    ['ECONNREFUSED', 'ENOENT', 'ECONNRESET', 'ETIMEDOUT', 'EHOSTUNREACH'].includes(code ?? '')
+  )
+    return true;
+  // Broken before its session began: later the driver says "Connection terminated".
+  if ((syscall === 'read' || syscall === 'write') && (code === 'ECONNRESET' || code === 'EPIPE')) return true;
+  return /^(Connection terminated|timeout exceeded when trying to connect|Client has encountered a connection error)/.test(
+    error.message,
+  );
+}
+
+/** Whether the database refused what it cannot hold: a NUL, half a surrogate pair, a day that there is not. */
+export function isRefusedData(error: unknown): boolean {
+  const cause = error instanceof DrizzleQueryError ? error.cause : error;
+  // Codes of SQLSTATE: character not in repertoire, untranslatable character, a JSON text with either; dates.
+  return cause instanceof DatabaseError && ['22021', '22P05', '22P02', '22007', '22008'].includes(cause.code ?? '');
 }
 
 /** Whether the error is the violation of that unique index. */

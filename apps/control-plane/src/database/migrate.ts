@@ -2,12 +2,33 @@ import { createHash } from 'node:crypto';
 import type { Client, ClientBase } from 'pg';
 import { first } from './migrations/0001-first.ts';
 import { sleep } from './migrations/0002-sleep.ts';
+import { people } from './migrations/0003-people.ts';
+import { audit } from './migrations/0004-audit.ts';
+import { channels } from './migrations/0005-channels.ts';
+import { mail } from './migrations/0006-mail.ts';
+import { requests } from './migrations/0007-requests.ts';
+import { platformTeam } from './migrations/0008-platform-team.ts';
+import { hosts } from './migrations/0009-hosts.ts';
+import { usage } from './migrations/0010-usage.ts';
+import { metrics } from './migrations/0011-metrics.ts';
 
 /** In order, for ever: a migration that was applied anywhere is never changed, only followed by another. */
 const MIGRATIONS: readonly { readonly name: string; readonly sql: string }[] = [
   { name: 'first', sql: first },
   { name: 'sleep', sql: sleep },
+  { name: 'people', sql: people },
+  { name: 'audit', sql: audit },
+  { name: 'channels', sql: channels },
+  { name: 'mail', sql: mail },
+  { name: 'requests', sql: requests },
+  { name: 'platform-team', sql: platformTeam },
+  { name: 'hosts', sql: hosts },
+  { name: 'usage', sql: usage },
+  { name: 'metrics', sql: metrics },
 ];
+
+/** What `migrate` brings the database to. */
+export const SCHEMA_VERSION = MIGRATIONS.length;
 
 /** Advisory lock that whoever migrates holds. Any constant; it only must not be used for something else. */
 const MIGRATION_LOCK = 7_366_510_420_915;

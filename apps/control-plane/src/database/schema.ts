@@ -1,45 +1,17 @@
 import { CAPSULE_STATUSES, type CapsuleTrace, TIMEOUT_ACTIONS } from '@wrenn/protocol/rest/capsule';
-import { bigint, boolean, customType, integer, jsonb, pgTable, text, timestamp } from 'drizzle-orm/pg-core';
-
-const instant = (name: string) => timestamp(name, { withTimezone: true, mode: 'date' });
-const bytes = customType<{ data: Buffer }>({ dataType: () => 'bytea' });
+import { bigint, boolean, integer, jsonb, pgTable, text } from 'drizzle-orm/pg-core';
+import type { Actor } from '../access/actor.ts';
+import { bytes, instant } from './columns.ts';
 
 type StringMap = Record<string, string>;
-
-export const teams = pgTable('teams', {
-  id: text().primaryKey(),
-  name: text().notNull(),
-  createdAt: instant('created_at').notNull().defaultNow(),
-});
-
-export const apiKeys = pgTable('api_keys', {
-  id: text().primaryKey(),
-  teamId: text('team_id').notNull(),
-  name: text().notNull(),
-  /** SHA-256, in hex, of the key's 40 hex characters, so that both spellings are one key. */
-  keyHash: text('key_hash').notNull(),
-  /** First characters, to tell keys apart. */
-  keyPrefix: text('key_prefix').notNull(),
-  createdAt: instant('created_at').notNull().defaultNow(),
-});
-
-export const HOST_STATUSES = ['pending', 'online', 'unreachable', 'draining', 'deleted'] as const;
-
-export const hosts = pgTable('hosts', {
-  id: text().primaryKey(),
-  /** URL of the agent. */
-  address: text().notNull(),
-  status: text({ enum: HOST_STATUSES }).notNull(),
-  agentVersion: text('agent_version'),
-  lastSeenAt: instant('last_seen_at'),
-  createdAt: instant('created_at').notNull().defaultNow(),
-});
 
 export const capsules = pgTable('capsules', {
   id: text().primaryKey(),
   teamId: text('team_id').notNull(),
   hostId: text('host_id').notNull(),
   template: text().notNull(),
+  /** Tags that its host must have. */
+  hostTags: text('host_tags').array().notNull().default([]),
   /** Written by capsules/transition.ts only. */
   status: text({ enum: CAPSULE_STATUSES }).notNull(),
   /** Grows with each change of status. */
@@ -109,6 +81,10 @@ export const snapshots = pgTable('snapshots', {
   diskMb: integer('disk_mb').notNull(),
   envs: jsonb().$type<StringMap>().notNull(),
   sizeBytes: bigint('size_bytes', { mode: 'number' }),
+  /** Where it is in the object store; null: only its host has it. */
+  objectKey: text('object_key'),
+  /** Other hosts that have fetched it, or were about to. */
+  copies: text().array().notNull().default([]),
   createdAt: instant('created_at').notNull().defaultNow(),
 });
 
@@ -147,6 +123,8 @@ export const operations = pgTable('operations', {
   kind: text({ enum: OPERATION_KINDS }).notNull(),
   /** Who asked: the id of an API key, or `system`. */
   actor: text().notNull(),
+  /** The same as people are told of it; null: the platform itself. */
+  askedBy: jsonb('asked_by').$type<Actor>(),
   idempotencyKey: text('idempotency_key'),
   /** SHA-256 of the request, to tell a retry from another request with the same idempotency key. */
   requestHash: text('request_hash'),

@@ -6,17 +6,22 @@ import {
   type ServerResponse,
 } from 'node:http';
 import type { Duplex } from 'node:stream';
+import proxyAddr from '@fastify/proxy-addr';
 import { WrennError } from '@wrenn/protocol/errors';
-import { newId } from '@wrenn/protocol/ids';
+import { apiKeyBody, newId } from '@wrenn/protocol/ids';
 import { toRestError } from '@wrenn/protocol/rest/error';
 import type { Logger } from 'pino';
+import type { Actor } from '../access/actor.ts';
+import { authorize } from '../access/authorize.ts';
+import type { KeyHolder } from '../access/principal.ts';
+import { findKeyHolder } from '../api-keys/key-holder.ts';
+import { PortVisits } from '../audit/port-visits.ts';
 import { requireRunning } from '../capsules/capsules.ts';
 import type { Capsule } from '../database/schema.ts';
 import { explainBreak, requireAwake } from '../guest/awake.ts';
 import { PortClosedError } from '../hosts/tunnel.ts';
 import { toCatalogue } from '../http/error-handler.ts';
 import type { RouteDeps } from '../http/route-deps.ts';
-import { authenticate } from '../identity/api-keys.ts';
 import { endToEnd, readPlatformKey, requestHeaders } from './headers.ts';
 import { type EdgeTarget, readTarget } from './target.ts';
 
@@ -31,6 +36,8 @@ const MAX_PORT = 65_535;
 export class Edge {
   readonly #deps: RouteDeps;
   readonly #log: Logger;
+  readonly #visits: PortVisits;
+  readonly #trust: (address: string, hop: number) => boolean;
   /** Connections that have become something else than HTTP; the server does not know of their end. */
   readonly #upgraded = new Set<Duplex>();
   #isClosed = false;
@@ -38,6 +45,8 @@ export class Edge {
   constructor(deps: RouteDeps, log: Logger) {
     this.#deps = deps;
     this.#log = log;
+    this.#visits = new PortVisits(deps.audit);
+    this.#trust = proxyAddr.compile([...deps.settings.trustedProxies]);
   }
 
   /** Takes the requests for capsules before any listener of the server sees them. */
@@ -62,7 +71,10 @@ export class Edge {
 
   async #serve(target: EdgeTarget, request: IncomingMessage, response: ServerResponse): Promise<void> {
     const gone = new AbortController();
-    response.once('close', () => gone.abort(new Error('the client is gone')));
+    response.once('close', () => {
+      gone.abort(new Error('the client is gone'));
+      this.#deps.connections.forget({ raw: request });
+    });
     // Without a listener a broken connection would end this program; the response closes then.
     request.on('error', ignore);
     response.on('error', ignore);
@@ -135,12 +147,35 @@ export class Edge {
   /** The capsule, awake, when whoever asks may use that port of it. */
   async #admit({ capsuleId, port }: EdgeTarget, request: IncomingMessage, signal: AbortSignal): Promise<Capsule> {
     if (this.#isClosed) throw new WrennError('shutting_down');
-    const caller = await authenticate(this.#deps.db, readPlatformKey(request));
-    if (!(port >= 1 && port <= MAX_PORT)) {
-      throw new WrennError('invalid_request', { problem: `a port is a number between 1 and ${MAX_PORT}` });
+    const key = readPlatformKey(request);
+    if (key === undefined) throw new WrennError('unauthorized');
+    const heardBefore = this.#deps.connections.heard;
+    const holder = await findKeyHolder(this.#deps.db, apiKeyBody(key.trim()) ?? '');
+    this.#deps.keyUse.note(holder.id);
+    if (this.#deps.audit.isFull) throw new WrennError('database_unavailable');
+    const { id, name, team } = holder;
+    const actor: Actor = { type: 'api_key', id, name, address: proxyAddr(request, this.#trust) };
+    const visit = { teamId: team.id, actor, capsuleId, port };
+    try {
+      authorize(holder, 'capsule.access');
+      this.#endWithAccess(request, key, holder, heardBefore);
+      requireOpenPort(port);
+      const caller = { teamId: team.id, actor: id, askedBy: actor };
+      const capsule = await requireAwake(this.#deps.capsules, caller, capsuleId, 'wake', signal);
+      this.#visits.note(visit);
+      return capsule;
+    } catch (error) {
+      if (!signal.aborted) this.#visits.note(visit, error);
+      throw error;
     }
-    if (port === ENVD_PORT) throw new WrennError('forbidden');
-    return requireAwake(this.#deps.capsules, caller, capsuleId, 'wake', signal);
+  }
+
+  /** Ends the connection when its key is good for it no more. */
+  #endWithAccess(raw: IncomingMessage, key: string, { id, userId, team }: KeyHolder, heardBefore: number): void {
+    const owner = { keyId: id, userId, teamId: team.id, sessionId: undefined };
+    const recheck = async () =>
+      authorize(await findKeyHolder(this.#deps.db, apiKeyBody(key.trim()) ?? ''), 'capsule.access');
+    this.#deps.connections.add({ raw }, owner, recheck, heardBefore);
   }
 
   /** Begins the same request to the guest. A connection of its own for each: none that is kept could be stale. */
@@ -227,6 +262,13 @@ export class Edge {
     const length = String(Buffer.byteLength(body));
     send(known.http, { 'content-type': 'application/json', 'content-length': length, 'x-request-id': requestId }, body);
   }
+}
+
+function requireOpenPort(port: number): void {
+  if (!(port >= 1 && port <= MAX_PORT)) {
+    throw new WrennError('invalid_request', { problem: `a port is a number between 1 and ${MAX_PORT}` });
+  }
+  if (port === ENVD_PORT) throw new WrennError('forbidden');
 }
 
 /** The head of an answer, written by hand where there is no response object. */

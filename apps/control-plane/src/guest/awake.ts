@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import { WrennError } from '@wrenn/protocol/errors';
 import type { CapsuleStatus } from '@wrenn/protocol/rest/capsule';
@@ -8,6 +7,7 @@ import { resumeCapsule } from '../capsules/sleep.ts';
 import type { Db } from '../database/database.ts';
 import type { Capsule, OperationKind } from '../database/schema.ts';
 import { findRunning } from '../operations/operation-store.ts';
+import { unlessAborted } from './unless-aborted.ts';
 
 /** How long a call waits for a capsule to wake up; under emulation, from the object store, that takes a while. */
 const WAKE_TIMEOUT_MS = 300_000;
@@ -104,19 +104,6 @@ function shareResume(deps: CapsulesDeps, caller: Caller, id: string): Promise<un
   const begun = resumeCapsule(deps, caller, id, { memory: 'keep' }, limit).finally(() => shared.delete(id));
   shared.set(id, begun);
   return begun;
-}
-
-/** Waits for work that goes on when this wait ends. */
-async function unlessAborted(work: Promise<unknown>, signal: AbortSignal): Promise<void> {
-  signal.throwIfAborted();
-  const waiting = new AbortController();
-  // What comes of it later is for those who still wait.
-  work.catch(() => undefined);
-  try {
-    await Promise.race([work, once(signal, 'abort', { signal: waiting.signal }).then(() => signal.throwIfAborted())]);
-  } finally {
-    waiting.abort();
-  }
 }
 
 /** Waits for the end of what is done to a capsule. That a pause failed is no loss to whoever wants it awake. */

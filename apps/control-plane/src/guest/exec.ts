@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { WrennError } from '@wrenn/protocol/errors';
 import { EXEC_OUTPUT_LIMIT_BYTES } from '@wrenn/protocol/rest/exec';
 import type { Guest } from './guest.ts';
@@ -6,6 +7,7 @@ import { type Command, signalProcess, startProcess } from './processes.ts';
 
 const SIGKILL = 9;
 const KILL_TIMEOUT_MS = 10_000;
+const KILL_RETRY_MS = 200;
 
 /** How a command went that was run to its end. */
 export interface ExecResult {
@@ -97,11 +99,22 @@ export function openProcess(
     [Symbol.asyncDispose]: async () => {
       ended.abort(new Error('no longer wanted'));
       if (isOver || pid === undefined || command.tag !== undefined) return;
-      await signalProcess(guest, String(pid), SIGKILL, AbortSignal.timeout(KILL_TIMEOUT_MS)).catch((error: unknown) => {
-        // It ended by itself, or its guest is gone, and the process with it.
-        const gone = error instanceof WrennError && ['process_not_found', 'guest_unreachable'].includes(error.code);
-        if (!gone) throw error;
-      });
+      await killProcess(guest, String(pid), AbortSignal.timeout(KILL_TIMEOUT_MS));
     },
   };
+}
+
+/** Also where the host has just been lost: nobody could find the process later. */
+async function killProcess(guest: Guest, pid: string, signal: AbortSignal): Promise<void> {
+  for (;;) {
+    try {
+      return await signalProcess(guest, pid, SIGKILL, signal);
+    } catch (error) {
+      // It ended by itself, or its guest is gone, and the process with it.
+      if (error instanceof WrennError && ['process_not_found', 'guest_unreachable'].includes(error.code)) return;
+      const isLost = error instanceof WrennError && error.code === 'host_unavailable';
+      if (!isLost || signal.aborted) throw error;
+      await delay(KILL_RETRY_MS, undefined, { signal }).catch(() => undefined);
+    }
+  }
 }

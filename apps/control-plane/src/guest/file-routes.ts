@@ -12,6 +12,8 @@ import {
 } from '@wrenn/protocol/rest/files';
 import type { FastifyReply } from 'fastify';
 import { z } from 'zod';
+import { pathDetails } from '../audit/access-details.ts';
+import { noteDetails } from '../audit/record-requests.ts';
 import { clientGone } from '../http/client-gone.ts';
 import { errorResponses, noContent, type RouteDeps, sendStream, useGuest, withGuest } from '../http/route-deps.ts';
 import type { Server } from '../http/server.ts';
@@ -24,7 +26,9 @@ const fileBytes = z.string().meta({ format: 'binary', description: 'The bytes of
 
 export function fileRoutes(app: Server, deps: RouteDeps): void {
   // Uploads are read where they are handled, not before.
-  app.addContentTypeParser('application/octet-stream', (_request, payload, done) => done(null, payload));
+  const type = 'application/octet-stream';
+  // They are added twice: for every team, and for the platform's own capsules.
+  if (!app.hasContentTypeParser(type)) app.addContentTypeParser(type, (_request, payload, done) => done(null, payload));
 
   for (const [path, limit] of [
     ['/capsules/:id/files/write', FILE_WRITE_LIMIT_BYTES],
@@ -33,6 +37,7 @@ export function fileRoutes(app: Server, deps: RouteDeps): void {
     app.post(
       path,
       {
+        config: { permission: 'capsule.access', audit: { resource: 'capsule', action: 'file_write' } },
         schema: {
           operationId: limit ? 'writeFile' : 'writeFileStream',
           tags: ['files'],
@@ -51,9 +56,10 @@ export function fileRoutes(app: Server, deps: RouteDeps): void {
         const { path: queryPath, user } = request.query;
         try {
           await withGuest(deps, request.caller, request.params.id, 'an upload', gone, (guest) =>
-            receiveFile(request, { path: queryPath, limit }, (place, body) =>
-              writeFile(guest, { path: place, user }, body, gone),
-            ),
+            receiveFile(request, { path: queryPath, limit }, (place, body) => {
+              noteDetails(request, { path: place });
+              return writeFile(guest, { path: place, user }, body, gone);
+            }),
           );
         } catch (error) {
           await discardBody(request);
@@ -69,6 +75,11 @@ export function fileRoutes(app: Server, deps: RouteDeps): void {
     app.post(
       path,
       {
+        config: {
+          permission: 'capsule.access',
+          idempotency: 'ignored',
+          audit: { resource: 'capsule', action: 'file_read', details: pathDetails },
+        },
         schema: {
           operationId: path.includes('stream') ? 'readFileStream' : 'readFile',
           tags: ['files'],
@@ -97,6 +108,11 @@ export function fileRoutes(app: Server, deps: RouteDeps): void {
   app.post(
     '/capsules/:id/files/list',
     {
+      config: {
+        permission: 'capsule.access',
+        idempotency: 'ignored',
+        audit: { resource: 'capsule', action: 'file_list', details: pathDetails },
+      },
       schema: {
         operationId: 'listDir',
         tags: ['files'],
@@ -119,6 +135,10 @@ export function fileRoutes(app: Server, deps: RouteDeps): void {
   app.post(
     '/capsules/:id/files/mkdir',
     {
+      config: {
+        permission: 'capsule.access',
+        audit: { resource: 'capsule', action: 'file_mkdir', details: pathDetails },
+      },
       schema: {
         operationId: 'makeDir',
         tags: ['files'],
@@ -141,6 +161,10 @@ export function fileRoutes(app: Server, deps: RouteDeps): void {
   app.post(
     '/capsules/:id/files/remove',
     {
+      config: {
+        permission: 'capsule.access',
+        audit: { resource: 'capsule', action: 'file_remove', details: pathDetails },
+      },
       schema: {
         operationId: 'removePath',
         tags: ['files'],

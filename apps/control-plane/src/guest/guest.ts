@@ -5,8 +5,11 @@ import { type Client, createClient } from '@connectrpc/connect';
 import { createConnectTransport } from '@connectrpc/connect-node';
 import { Filesystem } from '@wrenn/protocol/gen/filesystem/filesystem_pb';
 import { Process } from '@wrenn/protocol/gen/process/process_pb';
+import { tracedCalls } from '@wrenn/tracing/connect';
+import { traceHeaders } from '@wrenn/tracing/spans';
 import type { Host } from '../hosts/host.ts';
 import { TunnelAgent } from '../hosts/tunnel.ts';
+import { unlessAborted } from './unless-aborted.ts';
 
 /** Port of envd in every guest. */
 const ENVD_PORT = 49_983;
@@ -46,6 +49,7 @@ export function openGuest(host: Host, capsuleId: string, accessToken: string): G
     nodeOptions: { agent },
     acceptCompression: [],
     interceptors: [
+      tracedCalls,
       (next) => (call) => {
         call.header.set('x-access-token', accessToken);
         return next(call);
@@ -56,7 +60,8 @@ export function openGuest(host: Host, capsuleId: string, accessToken: string): G
     capsuleId,
     processes: createClient(Process, transport),
     filesystem: createClient(Filesystem, transport),
-    fetch: (options) => fetchThrough(agent, { ...options, headers: { ...options.headers, ...credentials } }),
+    fetch: (options) =>
+      fetchThrough(agent, { ...options, headers: { ...options.headers, ...traceHeaders(), ...credentials } }),
     [Symbol.dispose]: () => agent.destroy(),
   };
 }
@@ -64,11 +69,13 @@ export function openGuest(host: Host, capsuleId: string, accessToken: string): G
 async function fetchThrough(agent: TunnelAgent, options: GuestRequest): Promise<IncomingMessage> {
   const { method, path, headers, body, signal } = options;
   const outgoing = request(`${BASE_URL}${path}`, { agent, method, signal, ...(headers ? { headers } : {}) });
-  const answered = new Promise<IncomingMessage>((resolve, reject) => {
+  const response = new Promise<IncomingMessage>((resolve, reject) => {
     outgoing.once('response', resolve);
     outgoing.once('error', reject);
     outgoing.once('close', () => reject(new Error('the connection ended before an answer came')));
   });
+  // A request that waits for its connection tells that it was aborted only when it has one.
+  const answered = unlessAborted(response, signal);
   // Awaited below; an early failure must not count as unhandled until then.
   answered.catch(() => undefined);
   if (!body) {

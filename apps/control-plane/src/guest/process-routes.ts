@@ -11,6 +11,7 @@ import {
   processListSchema,
   processParamsSchema,
 } from '@wrenn/protocol/rest/exec';
+import { programDetails, selectorDetails } from '../audit/access-details.ts';
 import { clientGone } from '../http/client-gone.ts';
 import { errorResponses, noContent, type RouteDeps, sendStream, withGuest } from '../http/route-deps.ts';
 import type { Server } from '../http/server.ts';
@@ -25,6 +26,7 @@ export function processRoutes(app: Server, deps: RouteDeps): void {
   app.post(
     '/capsules/:id/exec',
     {
+      config: { permission: 'capsule.access', audit: { resource: 'capsule', action: 'exec', details: programDetails } },
       schema: {
         operationId: 'exec',
         tags: ['processes'],
@@ -70,6 +72,7 @@ export function processRoutes(app: Server, deps: RouteDeps): void {
   app.get(
     '/capsules/:id/processes',
     {
+      config: { permission: 'capsule.access', audit: { resource: 'capsule', action: 'process_list' } },
       schema: {
         operationId: 'listProcesses',
         tags: ['processes'],
@@ -90,6 +93,10 @@ export function processRoutes(app: Server, deps: RouteDeps): void {
   app.delete(
     '/capsules/:id/processes/:selector',
     {
+      config: {
+        permission: 'capsule.access',
+        audit: { resource: 'capsule', action: 'process_signal', details: selectorDetails },
+      },
       schema: {
         operationId: 'killProcess',
         tags: ['processes'],

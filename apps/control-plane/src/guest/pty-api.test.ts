@@ -45,7 +45,8 @@ describe('pty', () => {
 
   it('takes Ctrl-C', async () => {
     const socket = await openPty(start);
-    type(socket, 'echo go; sleep 4246\n');
+    // One job, which says that it is in the foreground.
+    type(socket, 'sh -c "echo go; exec sleep 4246"\n');
     await readTo(socket, /\ngo\r/);
     type(socket, '\u0003');
     type(socket, 'echo "code $?"\n');

@@ -4,6 +4,8 @@ import { toRestError } from '@wrenn/protocol/rest/error';
 import { type PtyServerFrame, ptyClientFrameSchema } from '@wrenn/protocol/rest/pty';
 import type { FastifyRequest } from 'fastify';
 import type { z } from 'zod';
+import { programOf } from '../audit/access-details.ts';
+import { noteDetails, streamFailed, streamOpened } from '../audit/record-requests.ts';
 import { toCatalogue } from '../http/error-handler.ts';
 import { FrameSocket } from '../http/frame-socket.ts';
 import type { RouteDeps } from '../http/route-deps.ts';
@@ -29,6 +31,7 @@ export function ptyRoute(app: Server, deps: RouteDeps): void {
     '/capsules/:id/pty',
     {
       websocket: true,
+      config: { permission: 'capsule.access', audit: { resource: 'capsule', action: 'pty' } },
       schema: {
         operationId: 'pty',
         tags: ['processes'],
@@ -45,10 +48,15 @@ export function ptyRoute(app: Server, deps: RouteDeps): void {
       try {
         const first = await receiveFirst(frames);
         if (!first) return;
+        noteDetails(
+          request,
+          first.type === 'start' ? programOf({ cmd: first.cmd ?? DEFAULT_SHELL }) : { tag: first.tag },
+        );
         await runTerminal(deps, first, frames, request);
         frames.close('done');
       } catch (error) {
         if (frames.gone.aborted) return;
+        streamFailed(request, error);
         await sendError(frames, error, true, request);
         frames.close('error');
       } finally {
@@ -87,6 +95,7 @@ async function runTerminal(deps: RouteDeps, first: FirstFrame, frames: PtySocket
     for await (const part of process.output(toBeginning(first, tag), frames.gone)) {
       switch (part.type) {
         case 'start':
+          streamOpened(request);
           if (first.type === 'connect') await fitTerminal(process, first, tag, frames.gone);
           await frames.send({ type: 'started', tag, pid: part.pid, offset: part.offset });
           obeying = obeyClient(process, tag, frames, { mode, first, request }, ended.signal);

@@ -12,6 +12,8 @@ import {
 } from '@wrenn/protocol/rest/process-stream';
 import type { FastifyRequest } from 'fastify';
 import type { z } from 'zod';
+import { programOf, selectorDetails } from '../audit/access-details.ts';
+import { noteDetails, streamFailed, streamOpened } from '../audit/record-requests.ts';
 import { toCatalogue } from '../http/error-handler.ts';
 import { FrameSocket } from '../http/frame-socket.ts';
 import type { RouteDeps } from '../http/route-deps.ts';
@@ -35,6 +37,7 @@ export function streamRoutes(app: Server, deps: RouteDeps): void {
     '/capsules/:id/exec/stream',
     {
       websocket: true,
+      config: { permission: 'capsule.access', audit: { resource: 'capsule', action: 'exec_stream' } },
       schema: {
         operationId: 'execStream',
         tags: ['processes'],
@@ -51,6 +54,7 @@ export function streamRoutes(app: Server, deps: RouteDeps): void {
       await serve(request, frames, async () => {
         const start = await receiveStart(frames);
         if (!start) return;
+        noteDetails(request, programOf(start));
         const { caller, params } = request;
         const tag = start.tag ?? randomTag('exec');
         const process = new LastingProcess(deps, {
@@ -81,6 +85,10 @@ export function streamRoutes(app: Server, deps: RouteDeps): void {
     '/capsules/:id/processes/:selector/stream',
     {
       websocket: true,
+      config: {
+        permission: 'capsule.access',
+        audit: { resource: 'capsule', action: 'process_stream', details: selectorDetails },
+      },
       schema: {
         operationId: 'processStream',
         tags: ['processes'],
@@ -123,6 +131,7 @@ async function serve(
     frames.close('done');
   } catch (error) {
     if (frames.gone.aborted) return;
+    streamFailed(request, error);
     await sendError(request, frames, error, true);
     frames.close('error');
   }
@@ -187,6 +196,7 @@ async function follow(process: LastingProcess, beginning: Beginning, selector: s
     for await (const frame of toFrames(throwOverdue(process.output(beginning, stop), beginning), encoding, tag)) {
       await frames.send(frame);
       if (frame.type !== 'start') continue;
+      streamOpened(client.request);
       isKnown ||= !frames.gone.aborted;
       obeying = obeyClient(process, selector, client, ended.signal).catch((error: unknown) => refused.abort(error));
     }

@@ -7,13 +7,15 @@ import {
   constants,
   type OutgoingHttpHeaders,
 } from 'node:http2';
-import type { TLSSocket } from 'node:tls';
+import type { Duplex } from 'node:stream';
+import { connect as connectTls, type TLSSocket } from 'node:tls';
 import { readCertificate } from '@wrenn/pki/issue';
 import { WrennError } from '@wrenn/protocol/errors';
 import type { Logger } from 'pino';
+import { readFromStart } from './response-reader.ts';
 
 const CONNECT_TIMEOUT_MS = 10_000;
-const PING_INTERVAL_MS = 10_000;
+const PING_INTERVAL_MS = 5000;
 const PING_TIMEOUT_MS = 10_000;
 /** What one stream may have on its way before its reader took it; a transfer needs bandwidth times delay. */
 const STREAM_WINDOW_BYTES = 1024 * 1024;
@@ -31,22 +33,44 @@ export interface HostTrust {
   readonly keyPem: string;
 }
 
+/** Where a host agent is, and who it must be. */
+export interface HostEndpoint {
+  /** `https://name:port`; of a host that is reached over a stream only its name. */
+  readonly address: string;
+  /** Common name of its certificate: then that name counts, and not the one of the address. */
+  readonly commonName?: string;
+  /** Gives a byte stream to the agent, for hosts that no address leads to. */
+  readonly openStream?: (signal: AbortSignal) => Promise<Duplex>;
+}
+
 /**
  * The one HTTP/2 connection to a host agent. Made when it is first needed and again after it broke. It has the shape
  * of connect-node's session manager, so that calls and tunnels share it.
  */
 export class HostSession implements AsyncDisposable {
   readonly authority: string;
+  readonly #endpoint: HostEndpoint;
   readonly #trust: HostTrust;
   readonly #log: Logger;
   #opening: Promise<ClientHttp2Session> | undefined;
   #session: ClientHttp2Session | undefined;
+  /** Of the last ping that was sent or answered, or of the end of a connection that was well until then. */
+  #heardMs: number | undefined;
+  #isAsking = false;
   #closed = false;
 
-  constructor(address: string, trust: HostTrust, log: Logger) {
-    this.authority = new URL(address).origin;
+  constructor(endpoint: HostEndpoint, trust: HostTrust, log: Logger) {
+    this.authority = new URL(endpoint.address).origin;
+    this.#endpoint = endpoint;
     this.#trust = trust;
     this.#log = log;
+  }
+
+  /** When the host was last known to be there, by performance.now(); undefined: never. */
+  get heardMs(): number | undefined {
+    const session = this.#session;
+    const isWell = session !== undefined && !session.destroyed && !session.closed && !this.#isAsking;
+    return isWell ? performance.now() : this.#heardMs;
   }
 
   /** @throws WrennError `host_unavailable` */
@@ -57,7 +81,7 @@ export class HostSession implements AsyncDisposable {
     options: Omit<ClientSessionRequestOptions, 'signal'>,
   ): Promise<ClientHttp2Stream> {
     const session = await this.#open();
-    return session.request({ ...headers, ':method': method, ':path': path }, options);
+    return readFromStart(session.request({ ...headers, ':method': method, ':path': path }, options));
   }
 
   /** Part of connect-node's interface; pings are sent whether or not bytes come. */
@@ -79,33 +103,82 @@ export class HostSession implements AsyncDisposable {
   }
 
   async #connect(): Promise<ClientHttp2Session> {
-    const { caCertPem, certPem, keyPem } = this.#trust;
+    const { commonName, openStream } = this.#endpoint;
+    const signal = AbortSignal.timeout(CONNECT_TIMEOUT_MS);
+    const stream = await openStream?.(signal);
+    const tls = this.#tlsOptions();
+    const { hostname } = new URL(this.authority);
     const session = connect(this.authority, {
-      ca: caCertPem,
-      cert: certPem,
-      key: keyPem,
-      minVersion: 'TLSv1.3',
+      ...tls,
+      ...(stream && {
+        createConnection: () => connectTls({ ...tls, socket: stream, servername: hostname, ALPNProtocols: ['h2'] }),
+      }),
       settings: { initialWindowSize: STREAM_WINDOW_BYTES, maxFrameSize: MAX_FRAME_BYTES, enablePush: false },
       maxSessionMemory: SESSION_MEMORY_MB,
     });
     session.on('error', (err) => this.#log.debug({ err }, 'the connection to the host failed'));
     try {
-      await once(session, 'connect', { signal: AbortSignal.timeout(CONNECT_TIMEOUT_MS) });
-      requireAgent(session.socket as TLSSocket);
+      await once(session, 'connect', { signal });
+      requireAgent(session.socket as TLSSocket, commonName);
     } catch (cause) {
       session.destroy();
+      stream?.destroy();
       throw new WrennError('host_unavailable', {}, { cause });
     }
     session.setLocalWindowSize(SESSION_WINDOW_BYTES);
-    keepAlive(session);
+    this.#keepAlive(session);
     // Requests are bounded by what callers do, not by the listener warning of one shared emitter.
     session.setMaxListeners(0);
     if (this.#closed) {
       session.destroy();
       throw new WrennError('shutting_down');
     }
+    session.once('close', () => stream?.destroy());
     this.#session = session;
     return session;
+  }
+
+  /** Destroys a session whose other side went silent, and with it all its streams: `host_unavailable` is their error. */
+  #keepAlive(session: ClientHttp2Session): void {
+    let silence: NodeJS.Timeout | undefined;
+    const hear = (isAsking: boolean) => {
+      this.#heardMs = performance.now();
+      this.#isAsking = isAsking;
+    };
+    hear(false);
+    const interval = setInterval(() => {
+      if (silence || session.destroyed) return;
+      silence = setTimeout(() => {
+        // An answer that came while this program stood still is read first.
+        setImmediate(() => {
+          if (!silence) return;
+          const cause = new Error('the host did not answer a ping');
+          session.destroy(new WrennError('host_unavailable', {}, { cause }));
+        });
+      }, PING_TIMEOUT_MS);
+      hear(true);
+      session.ping((error) => {
+        if (!error) hear(false);
+        clearTimeout(silence);
+        silence = undefined;
+      });
+    }, PING_INTERVAL_MS);
+    interval.unref();
+    session.once('close', () => {
+      if (!this.#isAsking) hear(false);
+      this.#isAsking = false;
+      clearInterval(interval);
+      clearTimeout(silence);
+    });
+  }
+
+  #tlsOptions() {
+    const { caCertPem, certPem, keyPem } = this.#trust;
+    return {
+      ...{ ca: caCertPem, cert: certPem, key: keyPem, minVersion: 'TLSv1.3' as const },
+      // Who it is, requireAgent looks at.
+      ...(this.#endpoint.commonName === undefined ? {} : { checkServerIdentity: () => undefined }),
+    };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -119,27 +192,12 @@ export class HostSession implements AsyncDisposable {
   }
 }
 
-/** The authority signs control planes too; only an agent may answer as one. */
-function requireAgent(socket: TLSSocket): void {
+/** The authority signs control planes and every host; only the agent of this one may answer. */
+function requireAgent(socket: TLSSocket, commonName: string | undefined): void {
   const { raw } = socket.getPeerCertificate();
-  const { role } = readCertificate(new Uint8Array(raw));
+  const { role, name } = readCertificate(new Uint8Array(raw));
   if (role !== 'agent') throw new Error(`the host's certificate has the role ${role ?? 'none'}, not agent`);
-}
-
-/** Destroys a session whose other side went silent, and with it all its streams. */
-function keepAlive(session: ClientHttp2Session): void {
-  let silence: NodeJS.Timeout | undefined;
-  const interval = setInterval(() => {
-    if (silence || session.destroyed) return;
-    silence = setTimeout(() => session.destroy(new Error('the host did not answer a ping')), PING_TIMEOUT_MS);
-    session.ping(() => {
-      clearTimeout(silence);
-      silence = undefined;
-    });
-  }, PING_INTERVAL_MS);
-  interval.unref();
-  session.once('close', () => {
-    clearInterval(interval);
-    clearTimeout(silence);
-  });
+  if (commonName !== undefined && name !== commonName) {
+    throw new Error(`the agent that answers is that of ${name}, not of ${commonName}`);
+  }
 }

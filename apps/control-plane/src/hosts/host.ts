@@ -15,9 +15,12 @@ import {
   type Vm,
   VmState,
 } from '@wrenn/protocol/gen/wrenn/host/v1/host_pb';
+import { tracedCalls } from '@wrenn/tracing/connect';
 import type { Logger } from 'pino';
+import type { HostSample } from '../metrics/store-samples.ts';
 import { PROGRAM_VERSION } from '../version.ts';
-import { HostSession, type HostTrust } from './host-session.ts';
+import { type HostEndpoint, HostSession, type HostTrust } from './host-session.ts';
+import { readStats, type WantedStats } from './read-stats.ts';
 import { openTunnel } from './tunnel.ts';
 
 /** Versions of wrenn.host.v1 that this program speaks. */
@@ -28,6 +31,7 @@ const CREATE_TIMEOUT_MS = 600_000;
 const DESTROY_TIMEOUT_MS = 120_000;
 const CONSOLE_TIMEOUT_MS = 10_000;
 const GET_TIMEOUT_MS = 10_000;
+const STATS_TIMEOUT_MS = 30_000;
 /** All of the guest's memory goes to the host's disk. */
 const SAVE_TIMEOUT_MS = 600_000;
 /** All of it is read from that disk. */
@@ -54,6 +58,8 @@ export interface VmRequest {
   readonly init: GuestInit;
   /** The snapshot to start from, in place of the template's own. */
   readonly snapshotId?: string | undefined;
+  /** Where the template or snapshot is in the object store, for a host that does not have it. */
+  readonly objectKey?: string | undefined;
 }
 
 /** What ResumeVm needs to know. */
@@ -72,9 +78,13 @@ export interface Host extends AsyncDisposable {
   readonly address: string;
   /** What the agent said last about the machine; undefined until it first answered. */
   readonly facts: HelloResponse | undefined;
+  /** When it was last known to be there, by performance.now(); undefined: never. */
+  readonly heardMs: number | undefined;
   /** Whether the agent's events arrive right now. Set by whoever reads them. */
   online: boolean;
-  /** Resolves as soon as the host is online. */
+  /** Connected, and what it has is being compared with the database. Set by whoever reads its events. */
+  comparing: boolean;
+  /** Resolves as soon as the host is online. @throws WrennError `host_unavailable` when it was disposed */
   whenOnline(signal: AbortSignal): Promise<void>;
   hello(signal: AbortSignal): Promise<HelloResponse>;
   createVm(request: VmRequest, signal: AbortSignal): Promise<Vm>;
@@ -93,6 +103,9 @@ export interface Host extends AsyncDisposable {
     signal: AbortSignal,
   ): Promise<ForkVmResponse>;
   snapshotVm(id: string, snapshotId: string, signal: AbortSignal): Promise<Snapshot>;
+  /** Puts what others need of it into the object store, where it is not yet. @returns its key there */
+  publishTemplate(name: string, signal: AbortSignal): Promise<string>;
+  publishSnapshot(snapshotId: string, signal: AbortSignal): Promise<string>;
   /** An unknown id is a success. */
   deleteSnapshot(snapshotId: string, signal: AbortSignal): Promise<void>;
   verifyVm(id: string, signal: AbortSignal): Promise<VerifyVmResponse>;
@@ -103,29 +116,38 @@ export interface Host extends AsyncDisposable {
   /** An unknown key is a success. */
   deleteHibernated(objectKey: string, signal: AbortSignal): Promise<void>;
   readConsole(id: string, maxBytes: number, signal: AbortSignal): Promise<Uint8Array>;
+  /** What was measured since, the oldest first; an agent of before this verb has measured nothing. */
+  readStats(wanted: WantedStats, signal: AbortSignal): Promise<HostSample[]>;
   /** The agent's events; ends with an error when the connection does. */
   watch(signal: AbortSignal): ReturnType<Client<typeof HostService>['watchVms']>;
   /** A byte stream to a port in a guest. */
   tunnel(vmId: string, port: number): Promise<Duplex>;
 }
 
-export function openHost(id: string, address: string, trust: HostTrust, log: Logger): Host {
-  const session = new HostSession(address, trust, log);
+export function openHost(id: string, endpoint: HostEndpoint, trust: HostTrust, log: Logger): Host {
+  const { address } = endpoint;
+  const session = new HostSession(endpoint, trust, log);
   const transport = createConnectTransport({
     httpVersion: '2',
     baseUrl: session.authority,
     sessionManager: session,
     // Messages are small and the line is local or fast.
     acceptCompression: [],
+    interceptors: [tracedCalls],
   });
   const client = createClient(HostService, transport);
   let facts: HelloResponse | undefined;
   let online = false;
   const changes = new EventEmitter().setMaxListeners(0);
+  const disposed = new AbortController();
 
   return {
     id,
     address,
+    get heardMs() {
+      return session.heardMs;
+    },
+    comparing: false,
     get online() {
       return online;
     },
@@ -134,7 +156,13 @@ export function openHost(id: string, address: string, trust: HostTrust, log: Log
       if (value) changes.emit('online');
     },
     whenOnline: async (signal) => {
-      if (!online) await once(changes, 'online', { signal });
+      if (online) return;
+      try {
+        await once(changes, 'online', { signal: AbortSignal.any([signal, disposed.signal]) });
+      } catch (error) {
+        signal.throwIfAborted();
+        throw new WrennError('host_unavailable', {}, { cause: error });
+      }
     },
     get facts() {
       return facts;
@@ -148,11 +176,13 @@ export function openHost(id: string, address: string, trust: HostTrust, log: Log
       );
       return facts;
     },
-    createVm: async ({ id: vmId, template, vcpus, memoryMb, diskMb, init, snapshotId = '' }, signal) => {
+    createVm: async (request, signal) => {
+      const { id: vmId, template, vcpus, memoryMb, diskMb, init, snapshotId = '', objectKey = '' } = request;
+      const timeoutMs = objectKey ? TRANSFER_TIMEOUT_MS : CREATE_TIMEOUT_MS;
       const { vm } = await call(() =>
         client.createVm(
-          { id: vmId, template, shape: { vcpus, memoryMb }, diskMb, init, snapshotId },
-          { signal, timeoutMs: CREATE_TIMEOUT_MS },
+          { id: vmId, template, shape: { vcpus, memoryMb }, diskMb, init, snapshotId, objectKey },
+          { signal, timeoutMs },
         ),
       );
       return requireRunning(vm);
@@ -187,6 +217,18 @@ export function openHost(id: string, address: string, trust: HostTrust, log: Log
       if (!snapshot) throw new WrennError('internal_error');
       return snapshot;
     },
+    publishTemplate: async (name, signal) => {
+      const { objectKey } = await call(() =>
+        client.publishTemplate({ name }, { signal, timeoutMs: TRANSFER_TIMEOUT_MS }),
+      );
+      return objectKey;
+    },
+    publishSnapshot: async (snapshotId, signal) => {
+      const { objectKey } = await call(() =>
+        client.publishSnapshot({ snapshotId }, { signal, timeoutMs: TRANSFER_TIMEOUT_MS }),
+      );
+      return objectKey;
+    },
     deleteSnapshot: async (snapshotId, signal) => {
       await call(() => client.deleteSnapshot({ snapshotId }, { signal, timeoutMs: DESTROY_TIMEOUT_MS }));
     },
@@ -208,9 +250,13 @@ export function openHost(id: string, address: string, trust: HostTrust, log: Log
       );
       return data;
     },
+    readStats: (wanted, signal) => call(() => readStats(client, wanted, { signal, timeoutMs: STATS_TIMEOUT_MS })),
     watch: (signal) => client.watchVms({}, { signal }),
     tunnel: (vmId, port) => openTunnel(session, vmId, port),
-    [Symbol.asyncDispose]: () => session[Symbol.asyncDispose](),
+    [Symbol.asyncDispose]: async () => {
+      disposed.abort();
+      await session[Symbol.asyncDispose]();
+    },
   };
 }
 

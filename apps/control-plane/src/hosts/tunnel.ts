@@ -21,16 +21,24 @@ export class PortClosedError extends WrennError {
  */
 export async function openTunnel(session: HostSession, vmId: string, port: number): Promise<Duplex> {
   const stream = await session.connectTo(`${vmId}:${port}`);
+  // It may fail right after its answer, before anybody else listens.
+  stream.on('error', () => undefined);
+  const opening = new AbortController();
+  // A connection that ends closes its streams without an error.
+  const onClose = () => opening.abort(new Error('the connection to the host ended'));
+  stream.once('close', onClose);
   try {
     const [headers]: [IncomingHttpHeaders & IncomingHttpStatusHeader] = (await once(stream, 'response', {
-      signal: AbortSignal.timeout(OPEN_TIMEOUT_MS),
+      signal: AbortSignal.any([opening.signal, AbortSignal.timeout(OPEN_TIMEOUT_MS)]),
     })) as [IncomingHttpHeaders & IncomingHttpStatusHeader];
     if (headers[':status'] !== 200) throw refusal(vmId, headers[':status']);
+    if (stream.destroyed) throw new Error('the tunnel ended as soon as it was open');
   } catch (error) {
-    stream.on('error', () => undefined);
     stream.close(constants.NGHTTP2_CANCEL);
     if (error instanceof WrennError) throw error;
     throw new WrennError('host_unavailable', {}, { cause: error });
+  } finally {
+    stream.off('close', onClose);
   }
   return asSocket(stream);
 }

@@ -2,7 +2,7 @@ import { WrennError } from '@wrenn/protocol/errors';
 import { toRestError } from '@wrenn/protocol/rest/error';
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify';
 import { hasZodFastifySchemaValidationErrors } from 'fastify-type-provider-zod';
-import { isDatabaseOutage } from '../database/database.ts';
+import { isDatabaseOutage, isRefusedData } from '../database/database.ts';
 
 /** Answers every error that a route throws in the catalogue's form. What is not in the catalogue is only logged. */
 export function handleError(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
@@ -14,10 +14,26 @@ export function handleError(error: unknown, request: FastifyRequest, reply: Fast
     reply.raw.destroy();
     return;
   }
+  const retryAfterS = retryAfter(known);
+  if (retryAfterS !== undefined) reply.header('retry-after', retryAfterS);
   void reply
     .code(known.http)
     .type('application/json')
+    // The route may have set one for what it meant to send.
+    .serializer(JSON.stringify)
     .send({ error: toRestError(known, request.id) });
+}
+
+/** In seconds; undefined: repeating it as it is does not help. */
+function retryAfter({ http, retryable, details }: WrennError): number | undefined {
+  if (typeof details.retry_after_s === 'number') return details.retry_after_s;
+  return http === 503 && retryable ? 1 : undefined;
+}
+
+/** Answers what is refused before any hook runs: a path that cannot be decoded, or is too long. */
+export function answerUnroutable(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
+  reply.header('x-request-id', request.id);
+  handleError(error, request, reply);
 }
 
 export function handleUnknownRoute(request: FastifyRequest, reply: FastifyReply): void {
@@ -31,6 +47,13 @@ export function toCatalogue(error: unknown, request?: FastifyRequest): WrennErro
   // That freeing something failed too says less than why it was freed.
   if (error instanceof SuppressedError) return toCatalogue(error.suppressed, request);
   if (isDatabaseOutage(error)) return new WrennError('database_unavailable', {}, { cause: error });
+  if (isRefusedData(error)) {
+    return new WrennError(
+      'invalid_request',
+      { problem: 'a text holds what cannot be kept: a NUL, half a character, or a day that there is not' },
+      { cause: error },
+    );
+  }
   if (hasZodFastifySchemaValidationErrors(error)) {
     const problems = error.validation.map(({ instancePath, message }) => {
       const field = instancePath.replace(/^\//, '').replaceAll('/', '.');

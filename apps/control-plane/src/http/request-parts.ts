@@ -1,10 +1,18 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 
-export const idempotencyHeaders = z.object({
-  'idempotency-key': z.string().min(1).max(255).optional().meta({
-    description: 'A repeated request with the same key, for 30 days, answers what the first one brought about.',
-  }),
+/** Every route that changes something takes these. */
+export const idempotencyHeaders = z.looseObject({
+  'idempotency-key': z
+    .string()
+    .min(1)
+    .max(255)
+    .optional()
+    .meta({
+      description:
+        'The same request with the same key, for 30 days, is answered like the first, with `Idempotency-Replayed: true`, ' +
+        'and changes nothing more.',
+    }),
 });
 
 /** For bodies in which everything has a default. */

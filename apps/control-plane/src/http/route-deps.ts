@@ -2,6 +2,9 @@ import type { Readable } from 'node:stream';
 import { errorResponseSchema } from '@wrenn/protocol/rest/error';
 import type { FastifyReply } from 'fastify';
 import { z } from 'zod';
+import type { OpenConnections } from '../access/open-connections.ts';
+import type { KeyUse } from '../api-keys/key-use.ts';
+import type { AuditSink } from '../audit/trail.ts';
 import type { CapsuleActivity } from '../capsules/activity.ts';
 import type { Caller, CapsulesDeps } from '../capsules/capsules.ts';
 import type { GuestProbes } from '../capsules/guest-probes.ts';
@@ -12,6 +15,13 @@ import { explainBreak, requireAwake, type WhenAsleep } from '../guest/awake.ts';
 import type { Guest } from '../guest/guest.ts';
 import type { GuestPool } from '../guest/guest-pool.ts';
 import type { Host } from '../hosts/host.ts';
+import type { Passwords } from '../identity/passwords.ts';
+import type { RateLimits } from '../identity/rate-limits.ts';
+import type { Jobs } from '../jobs/jobs.ts';
+import type { MailSender } from '../mail/mails.ts';
+import type { Secrets } from '../secrets/secrets.ts';
+import type { Settings } from '../settings.ts';
+import type { FleetingTokens } from '../shared/fleeting-tokens.ts';
 
 /** What routes work with. */
 export interface RouteDeps {
@@ -22,6 +32,16 @@ export interface RouteDeps {
   readonly probes: GuestProbes;
   readonly lifetimes: LifetimeWatch;
   readonly hostOf: (hostId: string) => Host;
+  readonly settings: Settings;
+  readonly secrets: Secrets;
+  readonly audit: AuditSink;
+  readonly jobs: Jobs;
+  readonly mail: MailSender;
+  readonly keyUse: KeyUse;
+  readonly passwords: Passwords;
+  readonly rateLimits: RateLimits;
+  readonly tokens: FleetingTokens;
+  readonly connections: OpenConnections;
 }
 
 /** The errors that every route may answer, for the OpenAPI document. */

@@ -1,24 +1,20 @@
 import { z } from 'zod';
-import type { Db } from '../database/database.ts';
 import { errorResponses } from '../http/route-deps.ts';
-import { readKey, type Server } from '../http/server.ts';
-import { authenticate } from '../identity/api-keys.ts';
+import type { Server } from '../http/server.ts';
 import type { Metrics } from './metrics.ts';
 
 /** `GET /metrics`, for whoever has an API key: the counts tell how much is used and by how much it fails. */
-export function metricsRoute(app: Server, db: Db, metrics: Metrics): void {
+export function metricsRoute(app: Server, metrics: Metrics): void {
   app.get(
     '/metrics',
     {
+      config: { permission: 'metrics.read' },
       schema: {
         operationId: 'metrics',
         tags: ['server'],
         summary: 'Metrics of this control plane in the text format of Prometheus',
         produces: ['text/plain'],
         response: { 200: z.string().meta({ description: 'One line a value.' }), ...errorResponses },
-      },
-      onRequest: async (request) => {
-        request.caller = await authenticate(db, readKey(request));
       },
     },
     async (_request, reply) => {

@@ -5,6 +5,7 @@ import type { Db } from '../database/database.ts';
 import { capsules, type OperationKind } from '../database/schema.ts';
 import type { Host } from '../hosts/host.ts';
 import { PROGRAM_VERSION } from '../version.ts';
+import { fleetGauges } from './fleet-gauges.ts';
 import { processRegistry } from './process-metrics.ts';
 
 /** Seconds. A start takes tens of milliseconds with KVM and a pool, minutes where a shape boots cold and emulated. */
@@ -20,6 +21,12 @@ export interface Metrics {
   recordTrace(trace: CapsuleTrace): void;
   /** Counts the end of an operation. `outcome`: `ok` or a code of the error catalogue. */
   recordOperation(kind: OperationKind, outcome: string, durationMs: number): void;
+  /** Counts an error that a request was answered with, by its code in the error catalogue. */
+  recordError(code: string): void;
+  /** Counts a search for a host, as `recordOperation` does. */
+  recordPlacement(outcome: string, durationMs: number): void;
+  /** Counts a heartbeat that was taken down, or why it could not be. */
+  recordHeartbeat(outcome: string, durationMs: number): void;
   /** Everything as it is now. @throws WrennError `database_unavailable` by way of the database's own error */
   render(): Promise<{ readonly contentType: string; readonly text: string }>;
 }
@@ -66,6 +73,37 @@ export function createMetrics(db: Db, hosts: () => readonly Host[]): Metrics {
     help: 'Hosts whose events reach this control plane right now.',
     registers,
   });
+  const errors = new Counter({
+    name: 'wrenn_api_errors_total',
+    help: 'Requests that were answered with an error, by its code in the error catalogue.',
+    labelNames: ['code'],
+    registers,
+  });
+  const placements = new Counter({
+    name: 'wrenn_placements_total',
+    help: 'Searches for a host for a capsule, by outcome: ok, or a code of the error catalogue.',
+    labelNames: ['outcome'],
+    registers,
+  });
+  const placementSeconds = new Histogram({
+    name: 'wrenn_placement_duration_seconds',
+    help: 'Time that those searches took, also without success.',
+    buckets: STEP_BUCKETS,
+    registers,
+  });
+  const heartbeats = new Counter({
+    name: 'wrenn_heartbeats_total',
+    help: 'Heartbeats of hosts whose credentials were right, by outcome: ok, or a code of the error catalogue.',
+    labelNames: ['outcome'],
+    registers,
+  });
+  const heartbeatSeconds = new Histogram({
+    name: 'wrenn_heartbeat_duration_seconds',
+    help: 'Time to take a heartbeat down: the comparison of its capsules and its measurements too.',
+    buckets: STEP_BUCKETS,
+    registers,
+  });
+  const fleet = fleetGauges(db, registry);
   new Gauge({
     name: 'wrenn_build_info',
     help: '1, with the version of the control plane.',
@@ -92,8 +130,17 @@ export function createMetrics(db: Db, hosts: () => readonly Host[]): Metrics {
       operations.inc({ kind, outcome });
       if (outcome === 'ok') operationSeconds.observe({ kind }, durationMs / 1000);
     },
+    recordError: (code) => errors.inc({ code }),
+    recordPlacement: (outcome, durationMs) => {
+      placements.inc({ outcome });
+      placementSeconds.observe(durationMs / 1000);
+    },
+    recordHeartbeat: (outcome, durationMs) => {
+      heartbeats.inc({ outcome });
+      if (outcome === 'ok') heartbeatSeconds.observe(durationMs / 1000);
+    },
     render: async () => {
-      const counts = await countCapsules(db);
+      const [counts] = await Promise.all([countCapsules(db), fleet.update()]);
       for (const status of CAPSULE_STATUSES) {
         if (status !== 'stopped') capsulesByStatus.set({ status }, counts.get(status) ?? 0);
       }

@@ -1,23 +1,31 @@
-import { WrennError } from '@wrenn/protocol/errors';
+import { SpanKind, context as traceContext } from '@opentelemetry/api';
+import { childSpan } from '@wrenn/tracing/spans';
 import { inArray } from 'drizzle-orm';
 import { type Db, isDatabaseOutage } from '../database/database.ts';
 import { capsules, type Operation, type OperationKind } from '../database/schema.ts';
 import { isCancelled, type OperationHandler, type OperationHandlers } from '../operations/operation-runner.ts';
 import type { Metrics } from './metrics.ts';
+import { codeOf } from './observe.ts';
 
 /** The same handlers, each counted when it ends: with its outcome, its time, and the timelines of what it started. */
 export function observeOperations(handlers: OperationHandlers, metrics: Metrics): OperationHandlers {
   const kinds = Object.keys(handlers) as OperationKind[];
   return Object.fromEntries(
-    kinds.map((kind) => [kind, observed(kind, handlers[kind], metrics)]),
+    kinds.map((kind) => [kind, observedHandler(kind, handlers[kind], metrics)]),
   ) as unknown as OperationHandlers;
 }
 
-function observed(kind: OperationKind, handle: OperationHandler, metrics: Metrics): OperationHandler {
+function observedHandler(kind: OperationKind, handle: OperationHandler, metrics: Metrics): OperationHandler {
   return async (operation, context) => {
     const started = performance.now();
+    const span = childSpan(`operation ${kind}`, {
+      kind: SpanKind.INTERNAL,
+      attributes: { 'wrenn.operation_id': operation.id },
+    });
     try {
-      const outcome = await handle(operation, context);
+      const work = () => handle(operation, context);
+      const outcome = await (span ? traceContext.with(span.context, work) : work());
+      span?.end();
       return {
         ...outcome,
         // Where its end is written down: an operation that the database loses here is run, and counted, once more.
@@ -28,15 +36,12 @@ function observed(kind: OperationKind, handle: OperationHandler, metrics: Metric
         },
       };
     } catch (error) {
+      span?.end(codeOf(error));
       const goesOn = isDatabaseOutage(error) || (context.signal.aborted && !isCancelled(context.signal));
       if (!goesOn) metrics.recordOperation(kind, codeOf(error), performance.now() - started);
       throw error;
     }
   };
-}
-
-function codeOf(error: unknown): string {
-  return error instanceof WrennError ? error.code : 'internal_error';
 }
 
 /** The timelines of the capsules that an operation started. */

@@ -22,7 +22,7 @@ export function hashRequest(request: unknown): string {
  * The operation that an earlier request with the same idempotency key began, else a new one.
  *
  * @param begin inserts the row, under that key
- * @throws WrennError `conflict` when the key was used for another request; what `begin` throws
+ * @throws WrennError `idempotency_key_used` when the key was used for another request; what `begin` throws
  */
 export async function onceForKey(
   db: Db,
@@ -48,7 +48,7 @@ async function findEarlier(
   if (key === undefined) return undefined;
   const operation = await findByIdempotencyKey(db, teamId, kind, key);
   if (operation && operation.requestHash !== requestHash) {
-    throw new WrennError('conflict', { what: `Another request with the idempotency key ${key}` });
+    throw new WrennError('idempotency_key_used', { key: key ?? '' });
   }
   return operation;
 }

@@ -6,7 +6,8 @@ import type { Operation, OperationKind, StoredError } from '../database/schema.t
 import { adoptOrphans, findOperation, finishOperation, type OperationOutcome, setStep } from './operation-store.ts';
 import type { OwnerSession } from './owner-session.ts';
 
-const ADOPTION_INTERVAL_MS = 15_000;
+/** Somebody waits for what a control plane began that has died; a look costs the database less than a millisecond. */
+const ADOPTION_INTERVAL_MS = 5000;
 /** Between two runs of an operation that the database stopped. */
 const OUTAGE_RETRY_MS = 1000;
 
@@ -83,6 +84,8 @@ export class OperationRunner implements AsyncDisposable {
       signal.throwIfAborted();
       const waiting = new AbortController();
       const finished = this.#session.nextFinish(id, AbortSignal.any([signal, waiting.signal]));
+      // It may fail while the row is read, and then nobody awaits it yet.
+      finished.catch(() => undefined);
       try {
         const operation = await findOperation(this.#db, id);
         if (!operation) throw new WrennError('not_found', { what: `Operation ${id}` });
@@ -90,7 +93,6 @@ export class OperationRunner implements AsyncDisposable {
         if (operation.state === 'failed') throw toWrennError(operation.error);
         await finished;
       } finally {
-        finished.catch(() => undefined);
         waiting.abort();
       }
     }

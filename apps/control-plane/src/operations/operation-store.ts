@@ -1,7 +1,10 @@
 import { newId } from '@wrenn/protocol/ids';
 import { and, eq, lt, ne, or, sql } from 'drizzle-orm';
+import { type Actor, noteTold } from '../access/actor.ts';
+import { recordOperation } from '../audit/operation-entries.ts';
 import type { Db } from '../database/database.ts';
 import { type Operation, type OperationKind, operations, type StoredError } from '../database/schema.ts';
+import { announce } from '../shared/announce.ts';
 
 /** Channel on which every finished operation is announced by its id. */
 export const FINISHED_CHANNEL = 'wrenn_operation_finished';
@@ -13,6 +16,7 @@ export interface NewOperation {
   readonly capsuleId: string;
   readonly kind: OperationKind;
   readonly actor: string;
+  readonly askedBy?: Actor | undefined;
   readonly idempotencyKey?: string | undefined;
   readonly requestHash?: string | undefined;
   /** All that a repeated run needs to ask for exactly the same. */
@@ -32,6 +36,8 @@ export async function insertOperation(db: Db, operation: NewOperation): Promise<
     .values({ ...operation, id: newId('op'), state: 'running', step: 'begin' })
     .returning();
   if (!row) throw new Error('INSERT gave no row');
+  // Its end is recorded, whichever it is.
+  noteTold(operation.askedBy, 'success', 'failure');
   return row;
 }
 
@@ -113,11 +119,13 @@ export async function finishOperation(
       : { state: 'succeeded' as const, result: end.result ?? null };
   await db.transaction(async (tx) => {
     if ('record' in end) await end.record?.(tx);
-    await tx
+    const [ended] = await tx
       .update(operations)
       .set({ ...fields, updatedAt: sql`now()`, finishedAt: sql`now()` })
-      .where(and(eq(operations.id, id), eq(operations.state, 'running')));
-    await tx.execute(sql`SELECT pg_notify(${FINISHED_CHANNEL}, ${id})`);
+      .where(and(eq(operations.id, id), eq(operations.state, 'running')))
+      .returning();
+    if (ended) await recordOperation(tx, ended);
+    await announce(tx, FINISHED_CHANNEL, id);
   });
 }
 

@@ -3,6 +3,7 @@ import { EventEmitter, once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Client } from 'pg';
 import type { Logger } from 'pino';
+import type { Announcement } from '../shared/announce.ts';
 import { FINISHED_CHANNEL, OWNER_LOCK_CLASS } from './operation-store.ts';
 
 const RETRY_MS = 500;
@@ -18,6 +19,7 @@ export class OwnerSession implements AsyncDisposable {
   readonly #connect: () => Promise<Client>;
   readonly #log: Logger;
   readonly #finished = new EventEmitter().setMaxListeners(0);
+  readonly #listeners = new Map<string, (payload: string | undefined) => void>();
   #client: Client | undefined;
   #closed = false;
 
@@ -42,27 +44,65 @@ export class OwnerSession implements AsyncDisposable {
     this.#finished.on(ANY, listener);
   }
 
+  /**
+   * Hears what is announced on another channel.
+   *
+   * @param channel a name without quotes
+   * @param onPayload is given undefined when announcements may have been missed
+   */
+  async listen(channel: string, onPayload: (payload: string | undefined) => void): Promise<void> {
+    this.#listeners.set(channel, onPayload);
+    // Without a connection now, the next one listens.
+    await this.#client?.query(`LISTEN ${channel}`).catch((err: unknown) => this.#log.warn({ err }, 'could not listen'));
+  }
+
+  /** Something was announced, by whichever way it came. */
+  hear({ channel, payload }: Announcement): void {
+    if (channel !== FINISHED_CHANNEL) {
+      this.#listeners.get(channel)?.(payload);
+      return;
+    }
+    this.#finished.emit(payload);
+    this.#finished.emit(ANY);
+  }
+
+  /** Announcements may have been missed. */
+  missed(): void {
+    // Whoever waits for an event with `once` also listens for this one, by which it fails.
+    const names = this.#finished.eventNames().filter((name) => name !== 'error');
+    for (const name of names) this.#finished.emit(name);
+    for (const onPayload of this.#listeners.values()) onPayload(undefined);
+  }
+
   async #attach(): Promise<void> {
     const client = await this.#connect();
     client.on('error', (err) => this.#log.warn({ err }, 'lost the session connection to the database'));
-    client.on('notification', ({ payload }) => {
-      if (!payload) return;
-      this.#finished.emit(payload);
-      this.#finished.emit(ANY);
+    client.on('notification', ({ channel, payload }) => {
+      if (payload) this.hear({ channel, payload });
     });
-    client.once('end', () => {
-      if (this.#client === client) void this.#reattach();
-    });
+    try {
+      await client.query('SELECT pg_advisory_lock($1, $2)', [OWNER_LOCK_CLASS, this.owner]);
+      await client.query(`LISTEN ${FINISHED_CHANNEL}`);
+      for (const channel of this.#listeners.keys()) await client.query(`LISTEN ${channel}`);
+    } catch (error) {
+      await client.end().catch(() => undefined);
+      throw error;
+    }
+    if (this.#closed) return client.end();
+    // Only from here on: one that broke before is tried again by who attached it.
     this.#client = client;
-    await client.query('SELECT pg_advisory_lock($1, $2)', [OWNER_LOCK_CLASS, this.owner]);
-    await client.query(`LISTEN ${FINISHED_CHANNEL}`);
+    client.once('end', () => {
+      if (this.#client !== client) return;
+      this.#client = undefined;
+      void this.#reattach();
+    });
   }
 
   async #reattach(): Promise<void> {
     while (!this.#closed) {
       try {
         await this.#attach();
-        for (const id of this.#finished.eventNames()) this.#finished.emit(id);
+        this.missed();
         return;
       } catch (err) {
         this.#log.warn({ err }, 'no session connection to the database');

@@ -5,7 +5,8 @@ import { pino } from 'pino';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { insertCapsule } from '../capsules/capsule-store.ts';
 import type { Database } from '../database/database.ts';
-import { operations, teams } from '../database/schema.ts';
+import { teams } from '../database/people-schema.ts';
+import { operations } from '../database/schema.ts';
 import { ensureHostRow } from '../hosts/host-store.ts';
 import { openTestDatabase } from '../testing/test-database.ts';
 import { finishOperation, insertOperation } from './operation-store.ts';
@@ -21,7 +22,7 @@ afterAll(() => database[Symbol.asyncDispose]());
 
 it('removes what ended more than 30 days ago, and nothing else', async () => {
   const { db } = database;
-  await db.insert(teams).values({ id: 'team-test', name: 'test' });
+  await db.insert(teams).values({ id: 'team-test', name: 'test', slug: 'test' });
   const hostId = await ensureHostRow(db, 'https://test:1');
   const { id: capsuleId } = await insertCapsule(db, {
     ...{ id: newId('cl'), teamId: 'team-test', hostId, template: 'minimal', vcpus: 1, memoryMb: 512 },

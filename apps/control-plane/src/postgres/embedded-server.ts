@@ -58,20 +58,15 @@ export async function startEmbeddedServer(options: EmbeddedServerOptions): Promi
   await mkdir(root.postgres, { recursive: true, mode: 0o711 });
   await mkdir(root.logs, { recursive: true, mode: 0o755 });
   const base = await realpath(root.postgres);
-  const dataDir = join(base, 'data');
+  const dataDir = dataDirIn(base);
   const socketDir = socketDirFor(base);
-  const lockName = `wrenn-postgres-${shortHash(base)}`;
   const prepare = async (): Promise<ServerFiles> => {
     const [programs, user] = await Promise.all([ensurePrograms(base), ensureServerUser()]);
     await ensureCluster(dataDir, programs, user);
     await ensureSocketDir(socketDir, user);
     return { programs, user, dataDir, socketDir, logFile: join(root.logs, 'postgres.log'), ...options };
   };
-  const locked = async <T>(work: () => Promise<T>): Promise<T> => {
-    await using _lock = await acquireMachineLock(lockName, LOCK_TIMEOUT_MS);
-    return await work();
-  };
-  const server = await locked(async () => {
+  const server = await locked(base, async () => {
     const prepared = await prepare();
     await bringUp(prepared);
     return prepared;
@@ -80,18 +75,37 @@ export async function startEmbeddedServer(options: EmbeddedServerOptions): Promi
   return {
     address: { host: socketDir, port: PORT, user: DATABASE_USER, database: 'postgres' },
     ensureRunning: () => {
-      starting ??= locked(() => bringUp(server)).finally(() => {
+      starting ??= locked(base, () => bringUp(server)).finally(() => {
         starting = undefined;
       });
       return starting;
     },
-    stop: () =>
-      locked(async () => {
-        const clients = await countLastingClients(dataDir);
-        if (clients > 0) options.log.info({ clients }, 'leaving PostgreSQL to its other clients');
-        else await stopServer(dataDir, options.log);
-      }),
+    stop: () => stopUnused(base, options.log),
   };
+}
+
+/** Ends the server of a WRENN_DIR, where there is one and nobody is connected to it. */
+export async function stopEmbeddedServer(dir: string, log: Logger): Promise<void> {
+  const base = await realpath(wrennDir(dir).postgres).catch(() => undefined);
+  if (base) await stopUnused(base, log);
+}
+
+function stopUnused(base: string, log: Logger): Promise<void> {
+  return locked(base, async () => {
+    const clients = await countLastingClients(dataDirIn(base));
+    if (clients > 0) log.info({ clients }, 'leaving PostgreSQL to its other clients');
+    else await stopServer(dataDirIn(base), log);
+  });
+}
+
+/** Of all control planes of a WRENN_DIR one at a time starts or ends its server. */
+async function locked<T>(base: string, work: () => Promise<T>): Promise<T> {
+  await using _lock = await acquireMachineLock(`wrenn-postgres-${shortHash(base)}`, LOCK_TIMEOUT_MS);
+  return await work();
+}
+
+function dataDirIn(base: string): string {
+  return join(base, 'data');
 }
 
 interface ServerFiles extends EmbeddedServerOptions {
@@ -126,11 +140,11 @@ async function bringUp(server: ServerFiles): Promise<void> {
   const { dataDir, log } = server;
   const running = await findPostmaster(dataDir);
   if (running && running.socketDir === server.socketDir) {
-    log.info({ pid: running.pid }, 'taking over the running PostgreSQL');
-    await waitUntilReady(dataDir);
-    return;
-  }
-  if (running) await stopServer(dataDir, log);
+    if (await staysAndIsReady(dataDir)) {
+      log.info({ pid: running.pid }, 'taking over the running PostgreSQL');
+      return;
+    }
+  } else if (running) await stopServer(dataDir, log);
   await clearStale(server);
   await launch(server);
 }
@@ -150,6 +164,9 @@ async function clearStale({ dataDir, socketDir }: ServerFiles): Promise<void> {
   await Promise.all(sockets.map((name) => rm(join(socketDir, name), { force: true })));
 }
 
+/** Of one server many tests have databases, each with a control plane or two. */
+const FOR_TESTS = { max_connections: 400, fsync: 'off', synchronous_commit: 'off', full_page_writes: 'off' };
+
 async function launch(server: ServerFiles): Promise<void> {
   const { programs, user, dataDir, logFile, log } = server;
   const settings = {
@@ -157,11 +174,11 @@ async function launch(server: ServerFiles): Promise<void> {
     port: PORT,
     unix_socket_directories: server.socketDir,
     unix_socket_permissions: '0700',
-    max_connections: 60,
+    max_connections: 100,
     shared_buffers: '32MB',
     jit: 'off',
     log_checkpoints: 'off',
-    ...(server.durable === false ? { fsync: 'off', synchronous_commit: 'off', full_page_writes: 'off' } : {}),
+    ...(server.durable === false ? FOR_TESTS : {}),
   };
   const output = openSync(logFile, 'a', 0o640);
   const child = spawn(
@@ -195,6 +212,17 @@ async function waitUntilReady(dataDir: string): Promise<void> {
   await waitInDir(dataDir, READY_TIMEOUT_MS, 'PostgreSQL did not get ready', async () => {
     return (await findPostmaster(dataDir))?.ready === true;
   });
+}
+
+/** One that was found may be about to end: then it is waited for until it is gone. */
+async function staysAndIsReady(dataDir: string): Promise<boolean> {
+  let isReady = false;
+  await waitInDir(dataDir, READY_TIMEOUT_MS, 'PostgreSQL neither got ready nor ended', async () => {
+    const found = await findPostmaster(dataDir);
+    isReady = found?.ready === true;
+    return isReady || !found;
+  });
+  return isReady;
 }
 
 async function stopServer(dataDir: string, log: Logger): Promise<void> {

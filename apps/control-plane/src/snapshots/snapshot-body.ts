@@ -1,20 +1,22 @@
 import type { SnapshotBody } from '@wrenn/protocol/rest/sleep';
 import type { Snapshot } from '../database/schema.ts';
+import { PLATFORM_TEAM_ID } from '../teams/platform-team.ts';
 import type { PlatformTemplate } from './snapshots.ts';
 
 export function toSnapshotBody(snapshot: Snapshot): SnapshotBody {
+  const isPlatforms = snapshot.teamId === PLATFORM_TEAM_ID;
   return {
     id: snapshot.id,
     name: snapshot.name,
     type: 'snapshot',
     template: snapshot.template,
-    capsule_id: snapshot.capsuleId,
+    capsule_id: isPlatforms ? null : snapshot.capsuleId,
     vcpus: snapshot.vcpus,
     memory_mb: snapshot.memoryMb,
     disk_mb: snapshot.diskMb,
     size_bytes: snapshot.sizeBytes,
     created_at: snapshot.createdAt.toISOString(),
-    platform: false,
+    platform: isPlatforms,
     metadata: {},
   };
 }

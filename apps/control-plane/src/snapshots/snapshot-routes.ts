@@ -7,7 +7,9 @@ import {
   snapshotParamsSchema,
   snapshotSchema,
 } from '@wrenn/protocol/rest/sleep';
+import { capsuleDetails } from '../audit/access-details.ts';
 import { clientGone } from '../http/client-gone.ts';
+import { answerPage } from '../http/cursor.ts';
 import { emptyBody, idempotencyHeaders } from '../http/request-parts.ts';
 import { errorResponses, noContent, type RouteDeps } from '../http/route-deps.ts';
 import type { Server } from '../http/server.ts';
@@ -19,6 +21,10 @@ export function snapshotRoutes(app: Server, { db, capsules }: RouteDeps): void {
   app.post(
     '/capsules/:id/snapshots',
     {
+      config: {
+        permission: 'snapshot.write',
+        audit: { resource: 'snapshot', action: 'create', by: 'domain', param: false, details: capsuleDetails },
+      },
       schema: {
         operationId: 'createSnapshotOfCapsule',
         tags: ['snapshots'],
@@ -42,6 +48,7 @@ export function snapshotRoutes(app: Server, { db, capsules }: RouteDeps): void {
   app.post(
     '/snapshots',
     {
+      config: { permission: 'snapshot.write', audit: { resource: 'snapshot', action: 'create', by: 'domain' } },
       schema: {
         operationId: 'createSnapshot',
         tags: ['snapshots'],
@@ -64,6 +71,7 @@ export function snapshotRoutes(app: Server, { db, capsules }: RouteDeps): void {
   app.get(
     '/snapshots',
     {
+      config: { permission: 'snapshot.read' },
       schema: {
         operationId: 'listSnapshots',
         tags: ['snapshots'],
@@ -72,16 +80,21 @@ export function snapshotRoutes(app: Server, { db, capsules }: RouteDeps): void {
         response: { 200: snapshotListSchema, ...errorResponses },
       },
     },
-    async ({ caller, query }) => {
-      const base = query.type === 'snapshot' ? [] : platformTemplates(capsules.hosts());
-      const own = query.type === 'base' ? [] : await listReadySnapshots(db, caller.teamId);
-      return [...base.map(toTemplateBody), ...own.map(toSnapshotBody)];
+    async (request, reply) => {
+      const { caller, query } = request;
+      // Few: they come before the first page, and do not count.
+      const hasBase = query.type !== 'snapshot' && query.cursor === undefined;
+      const base = hasBase ? platformTemplates(capsules.hosts()) : [];
+      if (query.type === 'base') return base.map(toTemplateBody);
+      const page = await listReadySnapshots(db, caller.teamId, query);
+      return [...base.map(toTemplateBody), ...answerPage(request, reply, page).map(toSnapshotBody)];
     },
   );
 
   app.get(
     '/snapshots/:name',
     {
+      config: { permission: 'snapshot.read' },
       schema: {
         operationId: 'getSnapshot',
         tags: ['snapshots'],
@@ -96,6 +109,10 @@ export function snapshotRoutes(app: Server, { db, capsules }: RouteDeps): void {
   app.delete(
     '/snapshots/:name',
     {
+      config: {
+        permission: 'snapshot.write',
+        audit: { resource: 'snapshot', action: 'delete', by: 'domain', param: 'name' },
+      },
       schema: {
         operationId: 'deleteSnapshot',
         tags: ['snapshots'],

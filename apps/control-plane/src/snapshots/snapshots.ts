@@ -1,6 +1,8 @@
 import { WrennError } from '@wrenn/protocol/errors';
 import { newId } from '@wrenn/protocol/ids';
 import { z } from 'zod';
+import { SYSTEM } from '../access/actor.ts';
+import { recordAudit } from '../audit/record.ts';
 import { refusal } from '../capsules/begin-verb.ts';
 import { type Caller, type CapsulesDeps, requireCapsule } from '../capsules/capsules.ts';
 import { isUniqueViolation } from '../database/database.ts';
@@ -8,9 +10,10 @@ import type { Capsule, Operation, Snapshot } from '../database/schema.ts';
 import type { Host } from '../hosts/host.ts';
 import { hashRequest, onceForKey } from '../operations/idempotency.ts';
 import { insertOperation } from '../operations/operation-store.ts';
+import { publishSnapshot } from './snapshot-events.ts';
 import {
-  findReadySnapshot,
   findSnapshot,
+  findUsableSnapshot,
   insertSnapshot,
   markDeleting,
   SNAPSHOT_NAME_INDEX,
@@ -90,13 +93,28 @@ function canBeKept({ status }: Capsule): boolean {
  */
 export async function deleteSnapshot(deps: CapsulesDeps, caller: Caller, name: string): Promise<void> {
   const snapshot = await requireSnapshot(deps, caller, name);
-  await markDeleting(deps.db, snapshot.id);
+  if (snapshot.teamId !== caller.teamId) throw new WrennError('forbidden');
+  const actor = caller.askedBy ?? SYSTEM;
+  await deps.db.transaction(async (tx) => {
+    await markDeleting(tx, snapshot.id);
+    await publishSnapshot(tx, 'template.snapshot.deleted', snapshot, actor);
+    await recordAudit(tx, {
+      teamId: caller.teamId,
+      actor,
+      resourceType: 'snapshot',
+      resourceId: snapshot.id,
+      action: 'delete',
+      scope: 'team',
+      status: 'success',
+      metadata: { name: snapshot.name },
+    });
+  });
   deps.leftovers.nudge();
 }
 
-/** @throws WrennError `template_not_found` */
+/** One of the team's or of the platform's. @throws WrennError `template_not_found` */
 export async function requireSnapshot({ db }: CapsulesDeps, { teamId }: Caller, name: string): Promise<Snapshot> {
-  const snapshot = await findReadySnapshot(db, teamId, name);
+  const snapshot = await findUsableSnapshot(db, teamId, name);
   if (!snapshot) throw new WrennError('template_not_found', { name });
   return snapshot;
 }

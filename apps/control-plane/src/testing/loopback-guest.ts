@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -10,8 +11,6 @@ const ENVD_PORT = 49_983;
 /** In each guest's own directory. */
 const LEASES = 'leases';
 const START_TIMEOUT_MS = 30_000;
-
-let nextAddress = 1 + Math.floor(Math.random() * 60_000);
 
 /** A real envd on a loopback address of its own, in place of a microVM. */
 export class LoopbackGuest implements AsyncDisposable {
@@ -26,8 +25,7 @@ export class LoopbackGuest implements AsyncDisposable {
   }
 
   static async start(init: GuestInit | undefined): Promise<LoopbackGuest> {
-    const number = nextAddress++;
-    const hostIp = `127.77.${(number >> 8) & 255}.${number & 255}`;
+    const hostIp = someAddress();
     const dir = await mkdtemp(join(tmpdir(), 'wrenn-loopback-'));
     const envd = spawn(
       process.execPath,
@@ -81,8 +79,15 @@ export class LoopbackGuest implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.kill();
-    await rm(this.dir, { recursive: true, force: true });
+    // A process that was just killed may write once more.
+    await rm(this.dir, { recursive: true, force: true, maxRetries: 5 });
   }
+}
+
+/** One of eight million, so that the guests of all processes of this machine do not meet. */
+function someAddress(): string {
+  const [second = 0, third, fourth] = randomBytes(3);
+  return `127.${128 + (second % 127)}.${third}.${fourth}`;
 }
 
 async function childrenOf({ pid }: ChildProcess): Promise<number[]> {

@@ -1,6 +1,8 @@
+import type { Duplex } from 'node:stream';
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
-import { timestampNow } from '@bufbuild/protobuf/wkt';
-import { AgentServer } from '@wrenn/host-agent/server/agent-server';
+import { type Timestamp, timestampMs, timestampNow } from '@bufbuild/protobuf/wkt';
+import type { Interceptor } from '@connectrpc/connect';
+import { type AgentPki, AgentServer } from '@wrenn/host-agent/server/agent-server';
 import { ensureLocalPki } from '@wrenn/pki/local-pki';
 import { toConnectError } from '@wrenn/protocol/connect-errors';
 import { WrennError } from '@wrenn/protocol/errors';
@@ -8,6 +10,7 @@ import {
   type CreateVmRequest,
   type ForkVmRequest,
   type GuestInit,
+  type HelloResponseSchema,
   type HibernateVmRequest,
   MemoryUse,
   type PauseVmRequest,
@@ -17,10 +20,12 @@ import {
   type SnapshotVmRequest,
   TraceStepSchema,
   type Vm,
+  type VmSampleSchema,
   VmSchema,
   VmState,
   type WatchVmsResponseSchema,
 } from '@wrenn/protocol/gen/wrenn/host/v1/host_pb';
+import { quietPort } from '@wrenn/testing/quiet-port';
 import { until } from '@wrenn/testing/until';
 import { pino } from 'pino';
 import { LoopbackGuest } from './loopback-guest.ts';
@@ -42,6 +47,8 @@ export type Verb =
   | 'resume'
   | 'fork'
   | 'snapshot'
+  | 'publishTemplate'
+  | 'publishSnapshot'
   | 'deleteSnapshot'
   | 'verify'
   | 'hibernate'
@@ -59,28 +66,40 @@ const SNAPSHOT_BYTES = 4096n;
  * loopback address of its own in place of a microVM. A guest that sleeps is a stopped process.
  */
 export class LoopbackHost implements AsyncDisposable {
-  readonly #dir: string;
   readonly #vms = new Map<string, LoopbackVm>();
   readonly #guests = new Set<LoopbackGuest>();
   readonly #snapshots = new Map<string, Snapshot>();
-  readonly #objects = new Map<string, LoopbackVm>();
+  #objects = new Map<string, LoopbackVm>();
   readonly #watchers = new Set<(event: Event) => void>();
   #server: AgentServer | undefined;
-  #port = 0;
+  readonly #port: number;
   /** What the next CreateVm waits for; tests hold it to act in the middle of a start. */
   beforeCreate: (request: CreateVmRequest, signal: AbortSignal) => Promise<void> = async () => undefined;
+  readonly templates = new Set(['minimal']);
+  /** What the server shows, and whom it trusts; unless told what programs of one machine have. */
+  #identity: () => Promise<AgentPki>;
+  /** What an answer to Hello says otherwise; what it throws is the answer. */
+  hello: () => MessageInitShape<typeof HelloResponseSchema> = () => ({});
+  /** Hosts that tests let share a store share its content too. */
+  objectStore = 'store';
+  published = new Map<string, Snapshot | string>();
   /** What a verb waits for before it does anything, and after it has done everything but answer. */
   readonly before: Partial<Record<Verb, Hook>> = {};
   readonly after: Partial<Record<Verb, Hook>> = {};
+  /** Around every verb once it listens again. */
+  readonly interceptors: Interceptor[] = [];
+  /** What ReadStats tells. */
+  readonly stats: (MessageInitShape<typeof VmSampleSchema> & { readonly id: string; readonly at: Timestamp })[] = [];
   /** Every request in the order in which they came. */
   readonly requests: { readonly verb: Verb; readonly request: object }[] = [];
 
-  private constructor(wrennDir: string) {
-    this.#dir = wrennDir;
+  private constructor(port: number, identity: () => Promise<AgentPki>) {
+    this.#port = port;
+    this.#identity = identity;
   }
 
   static async start(wrennDir: string): Promise<LoopbackHost> {
-    const host = new LoopbackHost(wrennDir);
+    const host = new LoopbackHost(await quietPort(), () => ensureLocalPki(wrennDir));
     await host.listen();
     return host;
   }
@@ -105,6 +124,20 @@ export class LoopbackHost implements AsyncDisposable {
     return [...this.#snapshots.keys()];
   }
 
+  /** Gives up all of them, as a host that runs out of disk does. @returns how many there were */
+  dropSnapshots(): number {
+    const { size } = this.#snapshots;
+    this.#snapshots.clear();
+    return size;
+  }
+
+  /** Uses the object store of another host from now on. */
+  shareStoreOf(other: LoopbackHost): void {
+    this.#objects = other.#objects;
+    this.published = other.published;
+    this.objectStore = other.objectStore;
+  }
+
   objectKeys(): string[] {
     return [...this.#objects.keys()];
   }
@@ -125,8 +158,9 @@ export class LoopbackHost implements AsyncDisposable {
   /** Listens, again on the same port after `goSilent`. */
   async listen(): Promise<void> {
     this.#server = await AgentServer.listen({
+      interceptors: this.interceptors,
       address: { host: '127.0.0.1', port: this.#port },
-      pki: await ensureLocalPki(this.#dir),
+      pki: await this.#identity(),
       log: pino({ level: 'silent' }),
       findGuest: (id) => {
         const found = this.#vms.get(id);
@@ -138,9 +172,14 @@ export class LoopbackHost implements AsyncDisposable {
           protocol: 1,
           agentVersion: 'test',
           arch: 'x86_64',
-          cpuCount: 4,
-          memoryMb: 8192n,
-          templates: [{ name: 'minimal', sha256: '0'.repeat(64), envdVersion: 'test', warmShapes: [] }],
+          // More than what any file of tests leaves running.
+          cpuCount: 256,
+          memoryMb: 524_288n,
+          templates: [...this.templates].map((name) => ({
+            ...{ name, sha256: '0'.repeat(64), envdVersion: 'test', warmShapes: [] },
+          })),
+          ...{ objectStore: this.objectStore, hypervisor: 'loopback', hypervisorVersion: '1', cpu: 'test' },
+          ...this.hello(),
         }),
         createVm: async (request, { signal }) => ({
           vm: await this.#do('create', request, signal, () => this.#create(request, signal)),
@@ -160,6 +199,10 @@ export class LoopbackHost implements AsyncDisposable {
           vms: await this.#do('fork', request, signal, () => this.#fork(request)),
           trace: step('memory'),
         }),
+        publishTemplate: ({ name }, { signal }) =>
+          this.#do('publishTemplate', { id: name }, signal, async () => this.#publishTemplate(name)),
+        publishSnapshot: ({ snapshotId }, { signal }) =>
+          this.#do('publishSnapshot', { id: snapshotId }, signal, async () => this.#publishSnapshot(snapshotId)),
         snapshotVm: async (request, { signal }) => ({
           snapshot: await this.#do('snapshot', request, signal, async () => this.#snapshot(request)),
         }),
@@ -181,12 +224,29 @@ export class LoopbackHost implements AsyncDisposable {
         deleteHibernated: ({ objectKey }, { signal }) =>
           this.#do('deleteHibernated', { id: objectKey }, signal, async () => {
             this.#objects.delete(objectKey);
+            this.published.delete(objectKey);
             return {};
           }),
+        readStats: ({ id, since }) => ({
+          samples: this.stats.filter(
+            (sample) => (!id || sample.id === id) && (!since || timestampMs(sample.at) > timestampMs(since)),
+          ),
+        }),
         watchVms: (_request, { signal }) => this.#watch(signal),
       },
     });
-    this.#port = this.#server.port;
+  }
+
+  /** Has its server show this from now on, and trust whom it names. */
+  showFromNow(pki: AgentPki): void {
+    this.#identity = async () => pki;
+    this.#server?.renew(pki);
+  }
+
+  /** Serves a stream that did not come in through its port. */
+  accept(stream: Duplex): void {
+    if (this.#server) this.#server.accept(stream);
+    else stream.destroy();
   }
 
   /** Ends every connection and listens no more; the guests go on. */
@@ -267,9 +327,8 @@ export class LoopbackHost implements AsyncDisposable {
     if (found) return found.vm;
     await this.beforeCreate(request, signal);
     signal.throwIfAborted();
-    const snapshot = this.#snapshots.get(request.snapshotId);
-    if (request.snapshotId && !snapshot) throw new WrennError('template_not_found', { name: request.snapshotId });
-    const { template, shape, diskMb } = snapshot ?? request;
+    this.#requireSource(request);
+    const { template, shape, diskMb } = this.#snapshots.get(request.snapshotId) ?? request;
     return this.#make(request.id, request.init, { template, shape, diskMb: diskMb || 1024 });
   }
 
@@ -361,6 +420,32 @@ export class LoopbackHost implements AsyncDisposable {
     });
     this.#snapshots.set(snapshotId, made);
     return made;
+  }
+
+  #publishTemplate(name: string): { objectKey: string } {
+    if (!this.templates.has(name)) throw new WrennError('template_not_found', { name });
+    const objectKey = `images/${name}`;
+    this.published.set(objectKey, name);
+    return { objectKey };
+  }
+
+  #publishSnapshot(id: string): { objectKey: string } {
+    const found = this.#snapshots.get(id);
+    if (!found) throw new WrennError('template_not_found', { name: id });
+    const objectKey = `snapshots/${id}`;
+    this.published.set(objectKey, found);
+    return { objectKey };
+  }
+
+  /** Fetches what a VM is to be made of, where it is not here and its key is told. */
+  #requireSource({ template, snapshotId, objectKey }: CreateVmRequest): void {
+    const stored = this.published.get(objectKey);
+    if (snapshotId && typeof stored === 'object') this.#snapshots.set(snapshotId, stored);
+    if (!snapshotId && typeof stored === 'string') this.templates.add(stored);
+    const isHere = snapshotId ? this.#snapshots.has(snapshotId) : this.templates.has(template);
+    if (isHere) return;
+    if (objectKey) throw new WrennError('object_store_failed', { problem: 'it does not have this' });
+    throw new WrennError('template_not_found', { name: snapshotId || template });
   }
 
   #verify(id: string) {

@@ -4,9 +4,12 @@ import { join } from 'node:path';
 import { Client } from 'pg';
 import { pino } from 'pino';
 import { type Database, openDatabase } from '../database/database.ts';
-import { startEmbeddedServer } from '../postgres/embedded-server.ts';
+import { startEmbeddedServer, stopEmbeddedServer } from '../postgres/embedded-server.ts';
+import { acquireMachineLock } from '../postgres/machine-lock.ts';
 
 const log = pino({ level: 'silent' });
+const SERVER_DIR = join(tmpdir(), `wrenn-test-postgres-${process.getuid?.() ?? 0}`);
+const LOCK_TIMEOUT_MS = 120_000;
 
 /** An empty database of its own on a server that all tests share. Disposing it drops it. */
 export interface TestDatabase extends AsyncDisposable {
@@ -14,24 +17,24 @@ export interface TestDatabase extends AsyncDisposable {
 }
 
 /**
- * Makes a database on the server that DATABASE_URL names, else on an embedded one that the first test starts, the
- * others take over, and the last one stops.
+ * Makes a database on the server that DATABASE_URL names, else on an embedded one that the first test starts and the
+ * others take over. It ends with the run.
  */
 export async function createTestDatabase(): Promise<TestDatabase> {
   const given = process.env.DATABASE_URL;
-  const server = given ? undefined : await startSharedServer();
-  const adminUrl = given ?? toUrl(server?.address ?? { host: '', user: '' }, 'postgres');
   const name = `wrenn_test_${randomBytes(6).toString('hex')}`;
-  // Held to the end: as long as one client is there, nobody else stops the server.
-  const admin = new Client(adminUrl);
-  await admin.connect();
+  const { admin, server } = given
+    ? { admin: await connectTo(given), server: undefined }
+    : await locked(async () => {
+        const { address } = await startEmbeddedServer({ dir: SERVER_DIR, log, durable: false });
+        return { admin: await connectTo(toUrl(address, 'postgres')), server: address };
+      });
   await admin.query(`CREATE DATABASE ${name}`);
   return {
-    url: server ? toUrl(server.address, name) : Object.assign(new URL(adminUrl), { pathname: `/${name}` }).href,
+    url: server ? toUrl(server, name) : withDatabase(given ?? '', name),
     [Symbol.asyncDispose]: async () => {
       await admin.query(`DROP DATABASE ${name} WITH (FORCE)`);
       await admin.end();
-      await server?.stop();
     },
   };
 }
@@ -49,9 +52,29 @@ export async function openTestDatabase(): Promise<Database> {
   };
 }
 
-async function startSharedServer() {
-  const dir = join(tmpdir(), `wrenn-test-postgres-${process.getuid?.() ?? 0}`);
-  return startEmbeddedServer({ dir, log, durable: false });
+/** Ends the server that tests share, unless those of another run still use it. */
+export function stopTestServer(): Promise<void> {
+  return locked(() => stopEmbeddedServer(SERVER_DIR, log));
+}
+
+/** Nobody stops the server between its start and the first connection, which then keeps it. */
+async function locked<T>(work: () => Promise<T>): Promise<T> {
+  await using _lock = await acquireMachineLock(`wrenn-test-${SERVER_DIR}`, LOCK_TIMEOUT_MS);
+  return await work();
+}
+
+/** Held as long as its database: while one client is there, nobody stops the server. */
+async function connectTo(url: string): Promise<Client> {
+  const client = new Client(url);
+  // A server that breaks fails the next query, and not every file of tests that holds a database.
+  client.on('error', () => undefined);
+  await client.connect();
+  return client;
+}
+
+/** The same server. Not by URL: the form for sockets, "postgres://user@/name?host=/folder", is none of the web's. */
+function withDatabase(url: string, database: string): string {
+  return url.replace(/^(postgres(?:ql)?:\/\/[^/?]*)(\/[^?]*)?/, `$1/${database}`);
 }
 
 function toUrl({ host, user }: { host: string; user: string }, database: string): string {

@@ -1,6 +1,7 @@
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { traceHeaders } from '@wrenn/tracing/spans';
 
 /** The port that envd listens on in every guest. */
 export const ENVD_PORT = 49_983;
@@ -39,12 +40,14 @@ export interface GuestAnswer {
 export async function askGuest(request: GuestRequest, signal: AbortSignal): Promise<GuestAnswer> {
   for (let pauseMs: number = RETRY_PAUSE_MS.first; ; pauseMs = Math.min(pauseMs * 1.2, RETRY_PAUSE_MS.longest)) {
     try {
+      // One that has fired is no event for an attempt any more, which then would last as long as the kernel tries.
+      signal.throwIfAborted();
       const socket = await connectOnce(request.hostIp, signal);
       return await exchange(socket, request, signal);
     } catch (error) {
       signal.throwIfAborted();
       if (!isConnectionFailure(error)) throw error;
-      await sleep(pauseMs);
+      await sleep(pauseMs, undefined, { signal }).catch(() => undefined);
     }
   }
 }
@@ -82,6 +85,7 @@ function exchange(socket: Socket, request: GuestRequest, signal: AbortSignal): P
         ...(body === undefined
           ? {}
           : { 'Content-Type': 'application/json', 'Content-Length': String(Buffer.byteLength(body)) }),
+        ...traceHeaders(),
         ...request.headers,
       },
       signal,

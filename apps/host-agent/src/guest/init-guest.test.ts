@@ -41,8 +41,9 @@ describe('initGuest', () => {
     });
     const before = Date.now();
     await initGuest('cl-1', ADDRESS, SETTINGS, AbortSignal.timeout(10_000));
-    expect(bodies).toHaveLength(3);
-    const entropies = bodies.map((body) => Buffer.from(String(body.entropy), 'base64'));
+    // More than three only where this program stood still meanwhile: the guest is told the time again.
+    expect(bodies.length).toBeGreaterThanOrEqual(3);
+    const entropies = bodies.slice(0, 3).map((body) => Buffer.from(String(body.entropy), 'base64'));
     expect(new Set(entropies.map(String)).size).toBe(3);
     expect(entropies[0]?.length).toBe(64);
     const { timestamp, entropy: _, ...rest } = bodies[2] ?? {};
@@ -65,8 +66,9 @@ describe('initGuest', () => {
       return 204;
     });
     await initGuest('cl-1', ADDRESS, SETTINGS, AbortSignal.timeout(10_000));
-    expect(bodies.map((body) => body.keepConnections)).toEqual([undefined, true, true]);
-    expect(bodies.map((body) => body.accessToken)).toEqual(['secret', undefined, undefined]);
+    const first = bodies.slice(0, 3);
+    expect(first.map((body) => body.keepConnections)).toEqual([undefined, true, true]);
+    expect(first.map((body) => body.accessToken)).toEqual(['secret', undefined, undefined]);
   });
 
   it.each([

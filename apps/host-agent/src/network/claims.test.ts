@@ -1,12 +1,20 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, openSync } from 'node:fs';
-import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { processKey } from '@wrenn/hypervisor/vm-process';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { claimOwner, claimSlot, isVanished, listClaims, releaseClaim, withClaimsLock } from './claims.ts';
+import {
+  claimOwner,
+  claimSlot,
+  isVanished,
+  listClaims,
+  releaseClaim,
+  removePartialClaims,
+  withClaimsLock,
+} from './claims.ts';
 import { MAX_SLOT } from './slot.ts';
 
 let dir: string;
@@ -74,5 +82,16 @@ describe('withClaimsLock', () => {
     const results = await Promise.allSettled(all);
     expect(results.map((result) => result.status)).toEqual(['rejected', 'fulfilled', 'rejected', 'fulfilled']);
     expect(most).toBe(1);
+  });
+});
+
+describe('removePartialClaims', () => {
+  it('removes what was cut off long ago, and leaves what is being written', async () => {
+    const [old, young] = [join(dir, '7.0123456789ab.partial'), join(dir, '8.0123456789ab.partial')];
+    await Promise.all([old, young].map((path) => writeFile(path, '{')));
+    const longAgo = new Date(Date.now() - 3_600_000);
+    await utimes(old, longAgo, longAgo);
+    await removePartialClaims(dir);
+    expect(await readdir(dir)).toEqual(['8.0123456789ab.partial']);
   });
 });

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { mkdir, readdir, readFile, unlink } from 'node:fs/promises';
+import { mkdir, readdir, readFile, stat, unlink } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -11,6 +11,9 @@ import { MAX_SLOT } from './slot.ts';
 
 /** Where every agent of the machine puts its claims. On a tmpfs: a claim does not outlive what it claims. */
 export const CLAIMS_DIR = '/run/wrenn/slots';
+
+/** Writing a claim takes a moment. */
+const PARTIAL_MS = 60_000;
 
 const claimSchema = z.object({
   /** Real path of the owner's WRENN_DIR. */
@@ -69,11 +72,19 @@ export function isVanished(claim: Claim): boolean {
   return !claim.owner || !isRunning(claim.owner);
 }
 
-/** Removes the halves of claims that were cut off while they were written. The caller holds the lock. */
+/**
+ * Removes the halves of claims that were cut off while they were written. Young ones another agent of the machine may be
+ * about to complete.
+ */
 export async function removePartialClaims(dir = CLAIMS_DIR): Promise<void> {
   const names = await readdir(dir).catch(() => []);
-  const partial = names.filter((name) => name.endsWith('.partial'));
-  await Promise.all(partial.map((name) => unlink(join(dir, name)).catch(ignoreMissing)));
+  const partial = names.filter((name) => name.endsWith('.partial')).map((name) => join(dir, name));
+  await Promise.all(
+    partial.map(async (path) => {
+      const found = await stat(path).catch(ignoreMissing);
+      if (found && found.mtimeMs < Date.now() - PARTIAL_MS) await unlink(path).catch(ignoreMissing);
+    }),
+  );
 }
 
 /**
@@ -109,6 +120,6 @@ async function readOwner(path: string): Promise<ClaimOwner | undefined> {
   }
 }
 
-function ignoreMissing(error: NodeJS.ErrnoException): void {
+function ignoreMissing(error: NodeJS.ErrnoException): undefined {
   if (error.code !== 'ENOENT') throw error;
 }

@@ -26,6 +26,11 @@ export class SlotPool {
     this.#options = options;
   }
 
+  /** How many slots nobody has yet. */
+  get readyCount(): number {
+    return this.#ready.length;
+  }
+
   /** A slot for the caller alone, who gives it back with `release`. */
   async acquire(signal: AbortSignal): Promise<Slot> {
     return this.#ready.pop() ?? (await this.#make(signal));

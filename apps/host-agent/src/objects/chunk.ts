@@ -43,7 +43,7 @@ export async function unpackChunk(
 }
 
 /** Counted in the thread pool: hashing on the main thread would hold up the agent's other work. */
-async function sumOf(bytes: Buffer<ArrayBuffer>): Promise<string> {
+export async function sumOf(bytes: Buffer<ArrayBuffer>): Promise<string> {
   return Buffer.from(await crypto.subtle.digest('SHA-256', bytes)).toString('hex');
 }
 

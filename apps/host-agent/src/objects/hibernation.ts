@@ -1,8 +1,8 @@
-import { link, mkdir, open } from 'node:fs/promises';
+import { link, mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { syncDirectory } from '@wrenn/config/atomic-file';
-import { nonZeroRuns } from '@wrenn/hypervisor/guest-memory';
 import { asHostDiskFull } from '../disk/disk-full.ts';
+import { CHUNK_BYTES } from './chunk.ts';
 import {
   decodeHibernationIndex,
   encodeIndex,
@@ -17,6 +17,7 @@ import { readObject } from './read-object.ts';
 import { findShared, SHARED, storeShared } from './shared-file.ts';
 import { readStoredFile, storeFile } from './stored-file.ts';
 import { undoAndThrow } from './undo.ts';
+import { writeStoredFile } from './write-stored-file.ts';
 
 /** An index of a file of 1 TiB without a hole is smaller. */
 const INDEX_LIMIT_BYTES = 256 * 1024 * 1024;
@@ -115,13 +116,34 @@ export async function wake(
       const local = file.kind === 'shared' ? findLocal(file.sharedAs) : undefined;
       if (local && (await linkIfThere(local, path))) continue;
       const { objectKey, stored } = await find(store, key, file, signal);
-      await writeFile(store, objectKey, stored, path, signal);
+      await writeStoredFile(store, objectKey, stored, path, signal);
     }
     for (const folder of folders) await syncDirectory(folder);
   } catch (error) {
     throw asHostDiskFull(error) ?? error;
   }
   return { manifest: Buffer.from(index.manifest, 'base64') };
+}
+
+/**
+ * Bytes that it is going to take of a disk.
+ *
+ * @param isHere whether this host has a shared file already
+ * @throws object_store_failed, or the signal's reason.
+ */
+export async function hibernatedBytes(
+  store: ObjectStore,
+  key: string,
+  isHere: (sharedAs: string) => boolean,
+  signal: AbortSignal,
+): Promise<number> {
+  const { files } = await readIndex(store, checkHibernationKey(key), signal);
+  let chunks = 0;
+  for (const file of files) {
+    if (file.kind === 'shared' && isHere(file.sharedAs)) continue;
+    chunks += (await find(store, key, file, signal)).stored.chunks.length;
+  }
+  return chunks * CHUNK_BYTES;
 }
 
 /**
@@ -148,8 +170,19 @@ function indexOf(key: string): string {
 }
 
 async function readIndex(store: ObjectStore, key: string, signal: AbortSignal): Promise<HibernationIndex> {
-  const found = await store.head(indexOf(key), signal);
+  const found = await findHibernated(store, key, signal);
   if (!found) throw storeFailed('it does not have the state of this capsule');
+  return found;
+}
+
+/** What is complete under a key; undefined where nothing is. @throws object_store_failed, also where its index is damaged */
+export async function findHibernated(
+  store: ObjectStore,
+  key: string,
+  signal: AbortSignal,
+): Promise<HibernationIndex | undefined> {
+  const found = await store.head(indexOf(key), signal);
+  if (!found) return undefined;
   if (found.sizeBytes > INDEX_LIMIT_BYTES) throw storeFailed('it gave back something else than it was given');
   return decodeHibernationIndex(await readObject(store, indexOf(key), { start: 0, end: found.sizeBytes }, signal));
 }
@@ -175,29 +208,4 @@ async function linkIfThere(from: string, to: string): Promise<boolean> {
     if (['ENOENT', 'EXDEV'].includes((error as NodeJS.ErrnoException).code ?? '')) return false;
     throw error;
   }
-}
-
-async function writeFile(
-  store: ObjectStore,
-  key: string,
-  stored: StoredFile,
-  path: string,
-  signal: AbortSignal,
-): Promise<void> {
-  await using file = await open(path, 'wx');
-  await file.truncate(stored.sizeBytes);
-  await readStoredFile(store, key, stored, signal, async (plain, position) => {
-    for (const run of nonZeroRuns(plain)) {
-      for (let done = 0; done < run.length; ) {
-        const { bytesWritten } = await file.write(
-          plain,
-          run.offset + done,
-          run.length - done,
-          position + run.offset + done,
-        );
-        done += bytesWritten;
-      }
-    }
-  });
-  await file.sync();
 }

@@ -29,7 +29,9 @@ export async function readObject(
       if (attempt === ATTEMPTS) throw storeFailed('it does not give back all that it was given', error);
     }
     // Hosts that were cut off together do not come back together.
-    await delay(FIRST_PAUSE_MS * 2 ** attempt * Math.random(), undefined, { signal });
+    await delay(FIRST_PAUSE_MS * 2 ** attempt * Math.random(), undefined, { signal }).catch(() =>
+      signal.throwIfAborted(),
+    );
   }
 }
 

@@ -7,8 +7,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { hibernate } from './hibernation.ts';
+import type { ObjectStore } from './object-store.ts';
 import { openObjectStore } from './open-object-store.ts';
 import { readObject } from './read-object.ts';
 import { s3ServerProblem } from './testing/install-s3-server.ts';
@@ -137,6 +139,33 @@ describe('a server that misbehaves', () => {
     const leaving = patient.put('a', Buffer.from('a'), 1, controller.signal);
     controller.abort(reason);
     await expect(leaving).rejects.toBe(reason);
+  });
+
+  it('has put what it got of an aborted put before the put ends, or is not waited for', async () => {
+    const done: string[] = [];
+    let answers = true;
+    let abort = () => {};
+    const port = await listen(async ({ method = '' }, response) => {
+      if (method === 'PUT') {
+        abort();
+        if (!answers) return;
+        await delay(100);
+      }
+      done.push(method);
+      response.writeHead(200, { 'content-length': 0, etag: '"e"' }).end();
+    });
+    const putAborted = async (store: ObjectStore) => {
+      const controller = new AbortController();
+      const reason = new Error('the caller left');
+      abort = () => controller.abort(reason);
+      await expect(store.put('a', Buffer.from('a'), 1, controller.signal)).rejects.toBe(reason);
+      await store.delete(['a'], signal());
+    };
+    await putAborted(storeAt(port));
+    expect(done).toEqual(['PUT', 'DELETE']);
+    answers = false;
+    await putAborted(storeAt(port, 'request_timeout_ms=1000'));
+    expect(done).toEqual(['PUT', 'DELETE', 'DELETE']);
   });
 
   it('fails, for a moment or for good', async () => {

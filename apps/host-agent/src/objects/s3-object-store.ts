@@ -15,6 +15,8 @@ const CONNECT_TIMEOUT_MS = 5_000;
 /** Asked again with growing pauses when the server fails, is busy or drops the connection. */
 const ATTEMPTS = 6;
 const TIDY_TIMEOUT_MS = 15_000;
+/** How long an aborted write waits for the answer to what it has sent. */
+const LANDING_TIMEOUT_MS = 5_000;
 
 export interface S3Options {
   readonly bucket: string;
@@ -40,6 +42,7 @@ export interface S3Credentials {
 /** The client takes 0.15 s and 30 MB to load: only agents that use it pay for it. */
 const loadSdk = () => import('@aws-sdk/client-s3');
 type Sdk = Awaited<ReturnType<typeof loadSdk>>;
+type S3Request<T> = (s3: { sdk: Sdk; client: S3Client }, signal: AbortSignal) => Promise<T>;
 
 /** Objects in a bucket of any server that speaks S3. */
 export class S3ObjectStore implements ObjectStore {
@@ -61,6 +64,7 @@ export class S3ObjectStore implements ObjectStore {
     if (body instanceof Uint8Array) {
       checkSize(sizeBytes, body.length);
       await this.#putWhole(target, body, signal);
+      signal.throwIfAborted();
       return;
     }
     const parts = partsOf(breakingOnAbort(body, signal));
@@ -72,6 +76,7 @@ export class S3ObjectStore implements ObjectStore {
       } else {
         await this.#putParts(target, first, parts, sizeBytes, signal);
       }
+      signal.throwIfAborted();
     } catch (error) {
       // The body breaks with an error of its own when the signal aborts.
       signal.throwIfAborted();
@@ -136,7 +141,7 @@ export class S3ObjectStore implements ObjectStore {
   }
 
   async #putWhole(target: Target, body: Uint8Array, signal: AbortSignal): Promise<void> {
-    await this.#send(signal, ({ sdk, client }, abortSignal) =>
+    await this.#write(signal, ({ sdk, client }, abortSignal) =>
       client.send(new sdk.PutObjectCommand({ ...target, Body: body }), { abortSignal }),
     );
   }
@@ -148,7 +153,7 @@ export class S3ObjectStore implements ObjectStore {
     sizeBytes: number | undefined,
     signal: AbortSignal,
   ): Promise<void> {
-    const { UploadId } = await this.#send(signal, ({ sdk, client }, abortSignal) =>
+    const { UploadId } = await this.#write(signal, ({ sdk, client }, abortSignal) =>
       client.send(new sdk.CreateMultipartUploadCommand(target), { abortSignal }),
     );
     if (UploadId === undefined) throw storeFailed('it gave an answer that Wrenn does not understand');
@@ -166,7 +171,7 @@ export class S3ObjectStore implements ObjectStore {
       });
       for await (const part of done) Parts.push(part);
       checkSize(sizeBytes, size);
-      await this.#send(signal, ({ sdk, client }, abortSignal) =>
+      await this.#write(signal, ({ sdk, client }, abortSignal) =>
         client.send(new sdk.CompleteMultipartUploadCommand({ ...upload, MultipartUpload: { Parts } }), { abortSignal }),
       );
     } catch (error) {
@@ -179,10 +184,35 @@ export class S3ObjectStore implements ObjectStore {
     }
   }
 
-  async #send<T>(
-    signal: AbortSignal,
-    request: (s3: { sdk: Sdk; client: S3Client }, signal: AbortSignal) => Promise<T>,
-  ): Promise<T> {
+  /**
+   * Sends what changes the bucket. When the signal aborts, the answer to what was sent is still waited for, a little:
+   * otherwise the change could come after the request by which the caller takes it back, and stay.
+   */
+  async #write<T>(signal: AbortSignal, request: S3Request<T>): Promise<T> {
+    signal.throwIfAborted();
+    const waiting = new AbortController();
+    let timer: NodeJS.Timeout | undefined;
+    const leave = () => {
+      const patience = Math.min(LANDING_TIMEOUT_MS, this.#options.requestTimeoutMs);
+      timer = setTimeout(() => waiting.abort(signal.reason), patience);
+    };
+    signal.addEventListener('abort', leave, { once: true });
+    try {
+      return await this.#send(waiting.signal, (s3, abortSignal) => {
+        // Opening the client takes a while, and nothing is sent yet.
+        signal.throwIfAborted();
+        return request(s3, abortSignal);
+      });
+    } catch (error) {
+      signal.throwIfAborted();
+      throw error;
+    } finally {
+      signal.removeEventListener('abort', leave);
+      clearTimeout(timer);
+    }
+  }
+
+  async #send<T>(signal: AbortSignal, request: S3Request<T>): Promise<T> {
     signal.throwIfAborted();
     const s3 = await this.#open();
     try {

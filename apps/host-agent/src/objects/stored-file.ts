@@ -55,6 +55,7 @@ export async function storeFile(
  * Reads a stored file back, checks every chunk, and hands each to `take` with its place in the file, in bytes; several
  * at once, in no special order.
  *
+ * @param file with those of its chunks that are wanted
  * @throws object_store_failed, what `take` throws, or the signal's reason.
  */
 export async function readStoredFile(
@@ -81,12 +82,13 @@ export async function readStoredFile(
   for await (const _ of reads) signal.throwIfAborted();
 }
 
-/** Groups chunks into reads; chunks follow one another in the object. */
+/** Groups chunks that follow one another in the object into reads. */
 function* neighbours(chunks: readonly StoredChunk[]): Generator<StoredChunk[]> {
   let group: StoredChunk[] = [];
   let bytes = 0;
   for (const chunk of chunks) {
-    if (group.length > 0 && bytes + chunk.length > READ_BYTES) {
+    const isNext = chunk.offset === (group[0]?.offset ?? 0) + bytes;
+    if (group.length > 0 && (!isNext || bytes + chunk.length > READ_BYTES)) {
       yield group;
       group = [];
       bytes = 0;

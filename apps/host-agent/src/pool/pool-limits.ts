@@ -19,3 +19,8 @@ export function poolLimits({ memoryMb }: HostCapacity): { maxMb: number; reserve
 export function readySlots({ wanted, waiting }: WarmPoolStats): number {
   return Math.min(READY_SLOTS.most, READY_SLOTS.least + Math.max(0, wanted - waiting));
 }
+
+/** How many VMs are started at once: starts keep a CPU busy, and wait for little else. */
+export function startsAtOnce({ cpus }: Pick<HostCapacity, 'cpus'>): number {
+  return 2 * cpus;
+}

@@ -267,6 +267,27 @@ describe('a VM of the pool', () => {
   });
 });
 
+it('says how many wait whenever that changes', async () => {
+  const said: number[] = [];
+  const write = (line: string) => {
+    const { waiting: count } = JSON.parse(line);
+    if (count !== undefined) said.push(count);
+  };
+  await pool[Symbol.asyncDispose]();
+  pool = open({ log: pino({}, { write }) });
+  let isBlocked = false;
+  const prepare: FakeVm['prepare'] = (_quiet, signal) => delay(isBlocked ? 60_000 : 1, undefined, { signal });
+  ask(kindOf('a', { prepare }), 4);
+  await waiting(4);
+  isBlocked = true;
+  made[0]?.end();
+  await waiting(3);
+  pool.take('a');
+  await pool.evict();
+  await pool.drain('a');
+  expect(said).toEqual([1, 2, 3, 4, 3, 2, 1, 0]);
+});
+
 describe('outdated VMs', () => {
   it('are given up when they are drained, also one that is being made', async () => {
     let blocked = false;

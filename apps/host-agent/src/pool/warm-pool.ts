@@ -120,7 +120,7 @@ export class WarmPool<Vm extends WaitingVm> {
     if (!shelf) return;
     this.#shelves.delete(key);
     if (shelf.ready.length === 0) return;
-    this.#options.log.info({ key, count: shelf.ready.length }, 'VMs of the warm pool are outdated');
+    this.#report(key, 'VMs of the warm pool are outdated');
     await Promise.all(shelf.ready.splice(0).map((vm) => this.discard(vm)));
   }
 
@@ -259,6 +259,7 @@ export class WarmPool<Vm extends WaitingVm> {
     shelf.ready.splice(place, 1);
     this.#counts.lost += 1;
     this.#options.log.error({ vm: vm.vmId, how }, 'a VM ended while it waited in the warm pool');
+    this.#report(shelf.kind.key, 'a VM left the warm pool');
     void this.discard(vm).then(() => this.refill());
   }
 

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { type ClientHttp2Session, type ClientHttp2Stream, connect as connectHttp2, constants } from 'node:http2';
-import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Duplex, Readable } from 'node:stream';
@@ -64,7 +64,10 @@ beforeEach(async () => {
       createVm: unused,
       listVms: unused,
       watchVms: unused,
+      readStats: unused,
       getVmConsole: unused,
+      publishTemplate: unused,
+      publishSnapshot: unused,
       pauseVm: unused,
       resumeVm: unused,
       forkVm: unused,
@@ -169,6 +172,20 @@ describe('who may speak', () => {
       expect(answered).toBe(false);
     }
     expect(accepted).toHaveLength(0);
+  });
+});
+
+describe('a stop', () => {
+  it('ends connections whose handshake has not come to an end', async () => {
+    const idle = connect(server.port, '127.0.0.1');
+    await once(idle, 'connect');
+    const end = closed(idle.resume());
+    // Taken after the first one.
+    await once(openSession(), 'connect');
+    // What agents do: nobody new is let in while the last verbs end.
+    server.stopListening();
+    await server[Symbol.asyncDispose]();
+    await end;
   });
 });
 

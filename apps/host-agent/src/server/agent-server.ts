@@ -7,8 +7,10 @@ import {
   type ServerHttp2Stream,
 } from 'node:http2';
 import type { AddressInfo } from 'node:net';
+import type { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { TLSSocket } from 'node:tls';
+import type { Interceptor } from '@connectrpc/connect';
 import { connectNodeAdapter } from '@connectrpc/connect-node';
 import type { ListenAddress } from '@wrenn/config/environment';
 import { readCertificate } from '@wrenn/pki/issue';
@@ -36,11 +38,16 @@ const TCP_KEEPALIVE_MS = 15_000;
 /** A caller that does not read its answer does not hold up a stop for longer. */
 const LAST_ANSWERS_MS = 2000;
 
+/** Whom the agent trusts, and what it shows. */
+export type AgentPki = Pick<LocalPki, 'caCertPem' | 'agent'>;
+
 export interface AgentServerOptions {
   readonly address: ListenAddress;
-  readonly pki: LocalPki;
+  readonly pki: AgentPki;
   readonly service: ReturnType<typeof hostService>;
   readonly findGuest: FindGuest;
+  /** Around every verb, closer to it than what turns errors into Connect's. */
+  readonly interceptors?: readonly Interceptor[];
   readonly log: Logger;
 }
 
@@ -48,11 +55,14 @@ export interface AgentServerOptions {
 export class AgentServer {
   readonly #server: Http2SecureServer;
   readonly #sessions = new Set<Http2Session>();
+  /** Also those whose handshake has not come to an end. */
+  readonly #connections = new Set<Duplex>();
   /** Verbs whose answer is not sent yet. */
   readonly #answering = new Set<Http2ServerResponse>();
   readonly #log: Logger;
+  #isStopping = false;
 
-  private constructor({ pki, service, findGuest, log }: AgentServerOptions) {
+  private constructor({ pki, service, findGuest, interceptors = [], log }: AgentServerOptions) {
     this.#log = log;
     this.#server = createSecureServer({
       ...tlsOptions(pki),
@@ -69,6 +79,10 @@ export class AgentServer {
       },
       maxSessionMemory: SESSION_MEMORY_MB,
     });
+    this.#server.on('connection', (connection: Duplex) => {
+      this.#connections.add(connection);
+      connection.once('close', () => this.#connections.delete(connection));
+    });
     this.#server.on('session', (session) => this.#admit(session));
     this.#server.on('tlsClientError', (error) => log.info({ err: error }, 'a connection was refused'));
     this.#server.on('connect', ({ authority }, { stream }) => {
@@ -76,7 +90,7 @@ export class AgentServer {
     });
     const serve = connectNodeAdapter({
       routes: (router) => router.service(HostService, service),
-      interceptors: [errorInterceptor(log)],
+      interceptors: [errorInterceptor(log), ...interceptors],
       readMaxBytes: MAX_MESSAGE_BYTES,
       grpc: false,
       grpcWeb: false,
@@ -102,12 +116,19 @@ export class AgentServer {
   }
 
   /** Uses renewed certificates for connections from now on. */
-  renew(pki: LocalPki): void {
+  renew(pki: AgentPki): void {
     this.#server.setSecureContext(tlsOptions(pki));
+  }
+
+  /** Serves a byte stream like a connection that came in. */
+  accept(stream: Duplex): void {
+    if (this.#isStopping) stream.destroy();
+    else this.#server.emit('connection', stream);
   }
 
   /** Takes no new connections; those that are there go on. */
   stopListening(): void {
+    this.#isStopping = true;
     this.#server.close();
   }
 
@@ -117,7 +138,13 @@ export class AgentServer {
     await Promise.race([sent, sleep(LAST_ANSWERS_MS, undefined, { ref: false })]);
     const closed = this.#server.listening ? once(this.#server, 'close') : undefined;
     this.stopListening();
+    const ended = Promise.all(
+      [...this.#sessions].map((session) => new Promise((resolve) => session.once('close', resolve))),
+    );
     for (const session of this.#sessions) session.destroy();
+    await Promise.race([ended, sleep(LAST_ANSWERS_MS, undefined, { ref: false })]);
+    // A handshake that goes on would keep the process alive.
+    for (const connection of this.#connections) connection.destroy();
     await closed;
   }
 
@@ -142,6 +169,6 @@ export class AgentServer {
   }
 }
 
-function tlsOptions({ caCertPem, agent }: LocalPki) {
+function tlsOptions({ caCertPem, agent }: AgentPki) {
   return { ca: caCertPem, cert: agent.certPem, key: agent.keyPem };
 }

@@ -86,6 +86,11 @@ export class SnapshotStore {
     return [...this.#latest.keys()].filter((id) => isId('cl', id));
   }
 
+  /** All of users' snapshots. */
+  kept(): SleepingVm[] {
+    return [...this.#latest.values()].filter(({ id }) => isId('snap', id));
+  }
+
   /** Where the generation is, or will be when it is complete. */
   folder(id: string, generation: number): string {
     return join(this.#options.dir.snapshots, id, String(generation));

@@ -1,4 +1,5 @@
 import { chown, copyFile, mkdir, rename, rm } from 'node:fs/promises';
+import type { Turns } from '@wrenn/config/turns';
 import type { GuestImage, GuestKernel } from '@wrenn/guest-image/catalog';
 import type { Hypervisor } from '@wrenn/hypervisor/hypervisor';
 import type { Logger } from 'pino';
@@ -28,6 +29,8 @@ export interface VmResources {
   readonly hypervisor: Hypervisor;
   readonly slots: SlotPool;
   readonly cgroups: VmCgroups;
+  /** Starts that wait for each other: all at once would take so long that each is given up. */
+  readonly starts: Turns;
 }
 
 export interface SnapshotSource {

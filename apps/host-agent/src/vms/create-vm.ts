@@ -1,9 +1,11 @@
 import { WrennError } from '@wrenn/protocol/errors';
 import { asHostDiskFull } from '../disk/disk-full.ts';
+import { sha256In } from '../objects/stored-image.ts';
 import { makeRoom, takeOrRun } from '../pool/take-or-run.ts';
 import { startSource } from '../snapshots/start-source.ts';
 import type { TemplateSnapshot } from '../templates/template-store.ts';
 import { checkShape, hostCapacity } from './check-spec.ts';
+import { fetchSnapshot, touchSnapshot } from './exchange-snapshot.ts';
 import { newRecord } from './new-record.ts';
 import { planVm, requireKernel, templateKeyNow, type VmPlan } from './plan-vm.ts';
 import { StartFailedError } from './run-vm.ts';
@@ -22,8 +24,10 @@ export async function createVm(
   signal: AbortSignal,
 ): Promise<VmEntry> {
   if (request.snapshotId) return createFromSnapshot(context, request, request.snapshotId, trace, signal);
-  const { dir, resources, pool } = context;
+  const { dir, resources, pool, images } = context;
   await makeRoom(pool, request.shape.memoryMb);
+  const sha256 = request.objectKey && sha256In(request.objectKey);
+  if (sha256) await images.touch(await trace.step('fetch', () => images.get(request.template, sha256, signal)));
   const plan = await trace.step('plan', () => planVm(dir, resources.hypervisor.identity, request));
   return createFromTemplate(context, request, plan, trace, signal);
 }
@@ -69,7 +73,14 @@ async function createFromSnapshot(
   signal: AbortSignal,
 ): Promise<VmEntry> {
   const { id, init, diskMb: requestedDiskMb, shape } = request;
+  const { objectKey } = request;
+  if (objectKey) {
+    await trace.step('fetch', () =>
+      context.queue.run(snapshotId, () => fetchSnapshot(context, snapshotId, objectKey, signal)),
+    );
+  }
   const kept = requireSnapshot(context, snapshotId);
+  await touchSnapshot(kept);
   const manifest = await trace.step('plan', () => context.snapshots.require(kept, true));
   const { vcpus, memoryMb } = manifest.shape;
   if (shape.vcpus !== vcpus || shape.memoryMb !== memoryMb) {

@@ -1,14 +1,10 @@
-import { readdir, stat } from 'node:fs/promises';
-import { join } from 'node:path';
 import { WrennError } from '@wrenn/protocol/errors';
 import { asHostDiskFull } from '../disk/disk-full.ts';
-import { wake } from '../objects/hibernation.ts';
 import { makeRoom } from '../pool/take-or-run.ts';
-import { damagedError, findDamage, sealFolder } from '../snapshots/sealed-folder.ts';
-import { type SnapshotManifest, snapshotManifestSchema } from '../snapshots/snapshot-manifest.ts';
 import type { SleepingVm } from '../snapshots/snapshot-store.ts';
 import { startSource, withoutMemory } from '../snapshots/start-source.ts';
 import { checkShape, hostCapacity } from './check-spec.ts';
+import { downloadGeneration } from './download-generation.ts';
 import { newRecord } from './new-record.ts';
 import { requireKernel } from './plan-vm.ts';
 import { runVm, StartFailedError } from './run-vm.ts';
@@ -80,47 +76,5 @@ async function findGeneration(
     throw new WrennError('invalid_request', { problem });
   }
   if (!objectKey) throw new WrennError('capsule_not_found', { id });
-  return trace.step('download', () => download(context, id, generation, objectKey, signal));
-}
-
-/** Brings a generation back from the object store; it counts as this host's only when every file is what it was. */
-async function download(
-  { snapshots, objects, templates }: VmContext,
-  id: string,
-  generation: number,
-  objectKey: string,
-  signal: AbortSignal,
-): Promise<SleepingVm> {
-  const partial = await snapshots.makePartial(id, String(generation));
-  try {
-    const stored = await wake(objects, objectKey, partial, signal, (sum) => templates.findFile(sum));
-    const manifest = snapshotManifestSchema.parse(JSON.parse(stored.manifest.toString()));
-    if (manifest.id !== id || manifest.generation !== generation) {
-      throw damagedError(id, new Error(`the object store has ${manifest.id} there`));
-    }
-    const known = await checkDownload(partial, manifest, signal);
-    const { files: _, ...head } = manifest;
-    await sealFolder({ partial, final: snapshots.folder(id, generation), manifest: head, known }, signal);
-  } catch (error) {
-    await snapshots.removePartial(id, partial);
-    throw asHostDiskFull(error) ?? error;
-  }
-  return snapshots.add(id, generation);
-}
-
-async function checkDownload(
-  dir: string,
-  { id, files }: SnapshotManifest,
-  signal: AbortSignal,
-): Promise<SnapshotManifest['files']> {
-  const found = await readdir(dir, { recursive: true });
-  const missing = Object.keys(files).find((name) => !found.includes(name));
-  if (missing) throw damagedError(id, new Error(`${missing} is missing in the object store`));
-  const known: SnapshotManifest['files'] = {};
-  for (const [name, sum] of Object.entries(files)) {
-    const damage = await findDamage(dir, name, sum, signal);
-    if (damage) throw damagedError(id, new Error(damage));
-    known[name] = { ...sum, mtimeMs: (await stat(join(dir, name))).mtimeMs };
-  }
-  return known;
+  return trace.step('download', () => downloadGeneration(context, { id, generation, objectKey }, signal));
 }

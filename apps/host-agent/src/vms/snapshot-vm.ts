@@ -13,7 +13,7 @@ import type { VmEntry } from './vm.ts';
 import type { VmContext } from './vm-context.ts';
 
 /** A user's snapshot has one state only. */
-const GENERATION = 1;
+export const SNAPSHOT_GENERATION = 1;
 
 /**
  * Keeps the state of a running VM, which goes on, as a snapshot that VMs are made of.
@@ -36,11 +36,11 @@ export async function snapshotRunningVm(
       const vmDir = registry.folder(entry).dir;
       await takeSnapshot(vm, record, { dir, vmDir, disk: 'copy' }, trace, signal);
     });
-    const head = manifestOf(record, vm, { kind: 'snapshot', id: snapshotId, generation: GENERATION });
+    const head = manifestOf(record, vm, { kind: 'snapshot', id: snapshotId, generation: SNAPSHOT_GENERATION });
     // VMs of this snapshot share all that it has.
     const manifest = { ...head, sharedLayers: head.layers.length };
     await trace.step('seal', () => sealFolder({ partial: dir, final, manifest, known: sharedSums(record) }, signal));
-    return snapshots.add(snapshotId, GENERATION);
+    return snapshots.add(snapshotId, SNAPSHOT_GENERATION);
   });
 }
 
@@ -62,15 +62,15 @@ export async function snapshotSleepingVm(
     await trace.step('link', () => linkFiles(sleeping.dir, dir, parent));
     const { files: known, capsuleCreatedAt: _, ...rest } = parent;
     const createdAt = new Date().toISOString();
-    const own = { kind: 'snapshot', id: snapshotId, generation: GENERATION, createdAt } as const;
+    const own = { kind: 'snapshot', id: snapshotId, generation: SNAPSHOT_GENERATION, createdAt } as const;
     const manifest = { ...rest, ...own, sharedLayers: parent.layers.length };
     await trace.step('seal', () => sealFolder({ partial: dir, final, manifest, known }, signal));
-    return snapshots.add(snapshotId, GENERATION);
+    return snapshots.add(snapshotId, SNAPSHOT_GENERATION);
   });
 }
 
 /** @throws WrennError template_not_found */
-export function requireSnapshot({ snapshots }: VmContext, snapshotId: string): SleepingVm {
+export function requireSnapshot({ snapshots }: Pick<VmContext, 'snapshots'>, snapshotId: string): SleepingVm {
   const found = snapshots.latest(snapshotId);
   if (!found) throw new WrennError('template_not_found', { name: snapshotId });
   return found;
@@ -81,9 +81,9 @@ async function sealed(
   snapshotId: string,
   fill: (dir: string, final: string) => Promise<SleepingVm>,
 ): Promise<SleepingVm> {
-  const partial = await snapshots.makePartial(snapshotId, String(GENERATION));
+  const partial = await snapshots.makePartial(snapshotId, String(SNAPSHOT_GENERATION));
   try {
-    return await fill(partial, snapshots.folder(snapshotId, GENERATION));
+    return await fill(partial, snapshots.folder(snapshotId, SNAPSHOT_GENERATION));
   } catch (error) {
     await snapshots.removePartial(snapshotId, partial);
     throw asHostDiskFull(error) ?? error;

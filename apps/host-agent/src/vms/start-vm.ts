@@ -60,6 +60,22 @@ export async function startVm(
 export async function bringUp(
   context: StartContext,
   entry: VmEntry,
+  start: VmStart,
+  trace: Trace,
+  signal: AbortSignal,
+): Promise<void> {
+  const { journal, resources } = context;
+  await journal.begin(entry.record);
+  const asked = performance.now();
+  await resources.starts.take(async () => {
+    trace.add('turn', asked);
+    await startInTurn(context, entry, start, trace, signal);
+  }, signal);
+}
+
+async function startInTurn(
+  context: StartContext,
+  entry: VmEntry,
   { source, kernel, settings }: VmStart,
   trace: Trace,
   signal: AbortSignal,
@@ -68,7 +84,6 @@ export async function bringUp(
   const { cgroups } = resources;
   const { id, vmId, shape } = entry.record;
   const folder = vmFolder(dir.capsule(vmId));
-  await journal.begin(entry.record);
   const [slot, , cgroupProcs] = await settleAll([
     trace.step('slot', async () => {
       entry.slot = await acquireSlot(context, signal);

@@ -5,6 +5,7 @@ import type { ObjectStore } from '../objects/object-store.ts';
 import type { PooledVm } from '../pool/pooled-vm.ts';
 import type { WarmPool } from '../pool/warm-pool.ts';
 import type { SnapshotStore } from '../snapshots/snapshot-store.ts';
+import type { ImageExchange } from '../templates/image-exchange.ts';
 import type { VmResources } from '../templates/make-snapshot.ts';
 import type { TemplateStore } from '../templates/template-store.ts';
 import type { KeyedQueue } from './keyed-queue.ts';
@@ -16,8 +17,11 @@ export interface VmContext {
   readonly journal: Journal;
   readonly resources: VmResources;
   readonly templates: TemplateStore;
+  readonly images: ImageExchange;
   readonly snapshots: SnapshotStore;
   readonly objects: ObjectStore;
+  /** Makes room on the disk for what comes from other hosts. @throws WrennError host_disk_full */
+  readonly makeRoomForFetched: (bytes: number) => Promise<void>;
   readonly registry: VmRegistry;
   readonly pool: WarmPool<PooledVm>;
   /** Gives up a VM of the pool; false when there is none. */

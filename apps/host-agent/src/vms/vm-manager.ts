@@ -2,19 +2,23 @@ import type { WrennDir } from '@wrenn/config/wrenn-dir';
 import { WrennError } from '@wrenn/protocol/errors';
 import type { Logger } from 'pino';
 import type { Journal } from '../journal/journal.ts';
+import type { VmRecord } from '../journal/vm-record.ts';
 import type { ClaimOwner } from '../network/claims.ts';
 import { deleteHibernated, hibernate } from '../objects/hibernation.ts';
 import type { ObjectStore } from '../objects/object-store.ts';
+import { imageKey } from '../objects/stored-image.ts';
 import type { PooledVm } from '../pool/pooled-vm.ts';
 import type { StartActivity } from '../pool/start-activity.ts';
 import type { WarmPool } from '../pool/warm-pool.ts';
 import { settleAll } from '../processes/settle-all.ts';
 import { findDamage } from '../snapshots/sealed-folder.ts';
 import type { SleepingVm, SnapshotStore } from '../snapshots/snapshot-store.ts';
+import type { ImageExchange } from '../templates/image-exchange.ts';
 import type { VmResources } from '../templates/make-snapshot.ts';
 import type { TemplateStore } from '../templates/template-store.ts';
 import { compactInBackground, stopCompaction } from './compact-disk.ts';
 import { createVm, isSameRequest } from './create-vm.ts';
+import { publishSnapshot } from './exchange-snapshot.ts';
 import { checkChildren, type ForkChild, forkVm } from './fork-vm.ts';
 import { hibernationSource } from './hibernation-source.ts';
 import { KeyedQueue } from './keyed-queue.ts';
@@ -36,13 +40,18 @@ export interface VmManagerOptions {
   readonly journal: Journal;
   readonly resources: VmResources;
   readonly templates: TemplateStore;
+  readonly images: ImageExchange;
   readonly snapshots: SnapshotStore;
   readonly objects: ObjectStore;
+  /** Makes room on the disk for what comes from other hosts. @throws WrennError host_disk_full */
+  readonly makeRoomForFetched: (bytes: number) => Promise<void>;
   readonly pool: WarmPool<PooledVm>;
   /** Told of every start, so that work ahead of need waits. */
   readonly activity: StartActivity;
   readonly owner: ClaimOwner;
   readonly agentVersion: string;
+  /** See VmRegistryOptions. */
+  readonly beforeEnd?: ((record: VmRecord) => void) | undefined;
   readonly log: Logger;
   readonly claimsDir?: string;
 }
@@ -77,6 +86,7 @@ export class VmManager {
   readonly #events = new VmEvents<VmView>();
   readonly #stopping = new AbortController();
   #accepting = false;
+  #closed = false;
 
   constructor(options: VmManagerOptions) {
     const [queue, events] = [this.#queue, this.#events];
@@ -182,6 +192,18 @@ export class VmManager {
     return this.#traced(id, callerSignal, (trace, signal) => this.#queue.run(snapshotId, () => take(trace, signal)));
   }
 
+  /** Puts an image of this host into the object store, for others. @returns where it is */
+  async publishTemplate(name: string, callerSignal: AbortSignal): Promise<string> {
+    const signal = AbortSignal.any([callerSignal, this.#stopping.signal]);
+    const { manifest } = await this.#options.images.publish(name, signal);
+    return imageKey(manifest.sha256);
+  }
+
+  /** Puts a snapshot into the object store, where it is not yet. @returns where it is */
+  publishSnapshot(snapshotId: string, callerSignal: AbortSignal): Promise<string> {
+    return this.#verb(snapshotId, callerSignal, (signal) => publishSnapshot(this.#context, snapshotId, signal));
+  }
+
   /** Removes a snapshot. VMs that were made of it keep what they need. An unknown id is a success. */
   deleteSnapshot(snapshotId: string, callerSignal: AbortSignal): Promise<void> {
     return this.#verb(snapshotId, callerSignal, async () => {
@@ -266,9 +288,21 @@ export class VmManager {
     return view;
   }
 
+  /** Whether verbs are carried out. */
+  get state(): 'recovering' | 'accepting' | 'stopping' {
+    if (this.#closed) return 'stopping';
+    return this.#accepting ? 'accepting' : 'recovering';
+  }
+
   list(): VmView[] {
     const ids = new Set([...this.#registry.values().map(({ record }) => record.id), ...this.#sleepingIds()]);
     return [...ids].map((id) => this.get(id));
+  }
+
+  /** What runs, or stands still for a moment, with the folders of its disks. */
+  running(): { readonly record: VmRecord; readonly dir: string }[] {
+    const awake = this.#registry.values().filter(({ record: { phase } }) => phase === 'running' || phase === 'pausing');
+    return awake.map((entry) => ({ record: entry.record, dir: this.#registry.folder(entry).dir }));
   }
 
   /** Changes from now on, until the signal fires or the agent stops. */
@@ -299,6 +333,7 @@ export class VmManager {
    */
   async close(graceMs: number): Promise<void> {
     this.#accepting = false;
+    this.#closed = true;
     const timer = setTimeout(() => this.#stopping.abort(new WrennError('shutting_down')), graceMs);
     await this.#queue.idle();
     clearTimeout(timer);

@@ -3,6 +3,7 @@ import type { VmExit } from '@wrenn/hypervisor/hypervisor';
 import { WrennError } from '@wrenn/protocol/errors';
 import type { Logger } from 'pino';
 import type { Journal } from '../journal/journal.ts';
+import type { VmRecord } from '../journal/vm-record.ts';
 import type { SnapshotStore } from '../snapshots/snapshot-store.ts';
 import type { VmResources } from '../templates/make-snapshot.ts';
 import { freeVm } from './free-vm.ts';
@@ -20,6 +21,8 @@ export interface VmRegistryOptions {
   readonly events: VmEvents<VmView>;
   /** The verbs of one capsule run one after the other in it. */
   readonly queue: KeyedQueue;
+  /** Told of a VM that ran, right before what it held of the machine is freed. */
+  readonly beforeEnd?: ((record: VmRecord) => void) | undefined;
   readonly log: Logger;
 }
 
@@ -93,12 +96,14 @@ export class VmRegistry {
     const { id } = entry.record;
     const folder = this.folder(entry);
     log.warn({ vm: id, problem }, 'VM ended');
+    this.#options.beforeEnd?.(entry.record);
+    // Before anybody hears of it: they ask for its last words.
+    await keepConsole(folder.dir).catch((error: unknown) => log.warn({ vm: id, err: error }, 'console is not kept'));
     const { slot: _slot, process, pausing: _pausing, ...kept } = entry.record;
     const reason = new WrennError('capsule_ended', { id, problem });
     entry.record = { ...kept, phase: 'failed', reason: { code: reason.code, text: reason.message } };
     this.publish(id);
     entry.ended.abort();
-    await keepConsole(folder.dir).catch((error: unknown) => log.warn({ vm: id, err: error }, 'console is not kept'));
     await this.#write(entry);
     await freeVm(resources, process ? { ...entry, record: { ...entry.record, process } } : entry);
     delete entry.slot;
@@ -114,6 +119,7 @@ export class VmRegistry {
       this.publish(id);
       await this.#write(entry);
     }
+    this.#options.beforeEnd?.(entry.record);
     await freeVm(this.#options.resources, entry);
     await this.#options.journal.end(vmId);
     this.#entries.delete(id);

@@ -17,6 +17,8 @@ export interface VmRequest {
   readonly template: string;
   /** Start from this snapshot of a user; shape and disk are the snapshot's then. */
   readonly snapshotId?: string;
+  /** Where the template or snapshot is in the object store, when the host may not have it. */
+  readonly objectKey?: string;
   readonly shape: VmShape;
   /** 0 is the template's own size. */
   readonly diskMb: number;

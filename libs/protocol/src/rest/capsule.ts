@@ -1,4 +1,6 @@
 import { z } from 'zod';
+import { hostTagSchema } from './hosts.ts';
+import { arrayQueryFields } from './paging.ts';
 
 /** States of a capsule. */
 export const CAPSULE_STATUSES = [
@@ -184,6 +186,11 @@ export const createCapsuleRequestSchema = z
     ...lifetimeFields,
     envs: envsSchema.default({}).meta({ description: 'Environment of every process in the capsule.' }),
     metadata: labelsSchema.default({}).meta({ description: 'Labels: at most 20 keys.' }),
+    host_tags: z
+      .array(hostTagSchema)
+      .max(20)
+      .default([])
+      .meta({ description: 'Only hosts will do that have all these tags.' }),
   })
   .meta({ id: 'CreateCapsuleRequest' });
 
@@ -210,11 +217,26 @@ export const traceQuerySchema = z.object({
   trace: z.enum(['0', '1']).optional().meta({ description: '1: the answer holds the timeline of the start.' }),
 });
 
+/** A label that a capsule has: `key=value`, or `key` for any value. */
+const labelFilter = z.string().min(1).max(600);
+
 export const listCapsulesQuerySchema = z.object({
   status: z.string().optional().meta({
     description: 'States to list, with commas between them. Default: all but stopped and error. `all` is all.',
   }),
+  template: z.string().max(100).optional().meta({ description: 'Name of a template; name or id of a snapshot.' }),
+  host: z.string().max(100).optional().meta({ description: 'Id of a host.' }),
+  label: z
+    .union([labelFilter, z.array(labelFilter).max(20)])
+    .transform((labels) => [labels].flat())
+    .optional()
+    .meta({ description: '`key=value`, or `key` for any value. May be repeated: then all of them.' }),
+  created_after: timestamp.optional().meta({ description: 'Made then or later.' }),
+  created_before: timestamp.optional().meta({ description: 'Made earlier.' }),
+  ...arrayQueryFields,
 });
+
+export type ListCapsulesQuery = z.output<typeof listCapsulesQuerySchema>;
 
 export const capsuleParamsSchema = z.object({ id: z.string() });
 

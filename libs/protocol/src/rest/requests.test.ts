@@ -13,6 +13,7 @@ describe('createCapsuleRequestSchema', () => {
       auto_resume: false,
       envs: {},
       metadata: {},
+      host_tags: [],
     });
   });
 

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { capsuleSchema, labelsSchema, templateNameSchema, traceQuerySchema } from './capsule.ts';
+import { arrayQueryFields } from './paging.ts';
 
 /** Children that one fork makes at most. */
 export const MAX_FORKS = 16;
@@ -63,7 +64,10 @@ export const snapshotSchema = z
 export type SnapshotBody = z.output<typeof snapshotSchema>;
 
 export const snapshotListSchema = z.array(snapshotSchema);
-export const listSnapshotsQuerySchema = z.object({ type: z.enum(['base', 'snapshot']).optional() });
+export const listSnapshotsQuerySchema = z.object({
+  type: z.enum(['base', 'snapshot']).optional(),
+  ...arrayQueryFields,
+});
 export const snapshotParamsSchema = z.object({ name: z.string() });
 
 /** `POST /v1/capsules/{id}/verify` */

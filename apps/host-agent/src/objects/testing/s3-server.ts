@@ -4,7 +4,7 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { freePort } from '@wrenn/config/free-port';
+import { quietPort } from '@wrenn/testing/quiet-port';
 import { S3_SERVER_PROGRAM } from './install-s3-server.ts';
 
 const START_TIMEOUT_MS = 20_000;
@@ -26,7 +26,7 @@ export async function startS3Server(): Promise<S3Server> {
   const objects = join(root, 'hibernated', 'wrenn');
   await mkdir(join(root, 'hibernated'));
   const env = { AWS_ACCESS_KEY_ID: 'tester', AWS_SECRET_ACCESS_KEY: 'secret-of-the-tester' };
-  const endpoint = `127.0.0.1:${await freePort()}`;
+  const endpoint = `127.0.0.1:${await quietPort()}`;
   const child = spawn(S3_SERVER_PROGRAM, ['--quiet', '--port', endpoint, '--keep-alive', 'posix', root], {
     env: { ROOT_ACCESS_KEY: env.AWS_ACCESS_KEY_ID, ROOT_SECRET_KEY: env.AWS_SECRET_ACCESS_KEY },
     stdio: 'ignore',

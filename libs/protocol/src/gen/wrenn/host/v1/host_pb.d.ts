@@ -114,6 +114,20 @@ export declare type HelloResponse = Message<"wrenn.host.v1.HelloResponse"> & {
    * @generated from field: repeated wrenn.host.v1.Template templates = 12;
    */
   templates: Template[];
+
+  /**
+   * Tells the object store apart from others; equal where hosts share one. Empty: it cannot be asked now.
+   *
+   * @generated from field: string object_store = 13;
+   */
+  objectStore: string;
+
+  /**
+   * What memory of this host needs of a CPU to go on elsewhere.
+   *
+   * @generated from field: string cpu = 14;
+   */
+  cpu: string;
 };
 
 /**
@@ -304,7 +318,7 @@ export declare const VmSchema: GenMessage<Vm>;
  */
 export declare type TraceStep = Message<"wrenn.host.v1.TraceStep"> & {
   /**
-   * "queue", "plan", "template", "pool", "slot", "disk", "download", "restore" or "boot", "init"; of a sleep "prepare",
+   * "queue", "fetch", "plan", "template", "pool", "slot", "disk", "download", "restore" or "boot", "init"; of a sleep "prepare",
    * "stop", "memory", "sync", "sum", "end".
    *
    * @generated from field: string name = 1;
@@ -407,6 +421,13 @@ export declare type CreateVmRequest = Message<"wrenn.host.v1.CreateVmRequest"> &
    * @generated from field: string snapshot_id = 6;
    */
   snapshotId: string;
+
+  /**
+   * Where the template or the snapshot is in the object store, as Publish… answered, when the host may not have it.
+   *
+   * @generated from field: string object_key = 7;
+   */
+  objectKey: string;
 };
 
 /**
@@ -596,6 +617,110 @@ export declare type WatchVmsResponse_KeepAlive = Message<"wrenn.host.v1.WatchVms
  * Use `create(WatchVmsResponse_KeepAliveSchema)` to create a new message.
  */
 export declare const WatchVmsResponse_KeepAliveSchema: GenMessage<WatchVmsResponse_KeepAlive>;
+
+/**
+ * @generated from message wrenn.host.v1.ReadStatsRequest
+ */
+export declare type ReadStatsRequest = Message<"wrenn.host.v1.ReadStatsRequest"> & {
+  /**
+   * Empty: every VM.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * Only what was measured after this; absent: all that the host still has.
+   *
+   * @generated from field: google.protobuf.Timestamp since = 2;
+   */
+  since?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message wrenn.host.v1.ReadStatsRequest.
+ * Use `create(ReadStatsRequestSchema)` to create a new message.
+ */
+export declare const ReadStatsRequestSchema: GenMessage<ReadStatsRequest>;
+
+/**
+ * @generated from message wrenn.host.v1.ReadStatsResponse
+ */
+export declare type ReadStatsResponse = Message<"wrenn.host.v1.ReadStatsResponse"> & {
+  /**
+   * @generated from field: repeated wrenn.host.v1.VmSample samples = 1;
+   */
+  samples: VmSample[];
+};
+
+/**
+ * Describes the message wrenn.host.v1.ReadStatsResponse.
+ * Use `create(ReadStatsResponseSchema)` to create a new message.
+ */
+export declare const ReadStatsResponseSchema: GenMessage<ReadStatsResponse>;
+
+/**
+ * One measurement of a VM, by the clock of its host.
+ *
+ * @generated from message wrenn.host.v1.VmSample
+ */
+export declare type VmSample = Message<"wrenn.host.v1.VmSample"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp at = 2;
+   */
+  at?: Timestamp | undefined;
+
+  /**
+   * When the VM's process started. The counters of its network begin there.
+   *
+   * @generated from field: google.protobuf.Timestamp counted_from = 3;
+   */
+  countedFrom?: Timestamp | undefined;
+
+  /**
+   * Of all its vCPUs together, 0 to 100, since the measurement before.
+   *
+   * @generated from field: double cpu_pct = 4;
+   */
+  cpuPct: number;
+
+  /**
+   * Of the host's memory that its process holds.
+   *
+   * @generated from field: uint64 memory_bytes = 5;
+   */
+  memoryBytes: bigint;
+
+  /**
+   * On the host's disk that it alone holds.
+   *
+   * @generated from field: uint64 disk_bytes = 6;
+   */
+  diskBytes: bigint;
+
+  /**
+   * Received and sent by the guest since counted_from.
+   *
+   * @generated from field: uint64 net_rx_bytes = 7;
+   */
+  netRxBytes: bigint;
+
+  /**
+   * @generated from field: uint64 net_tx_bytes = 8;
+   */
+  netTxBytes: bigint;
+};
+
+/**
+ * Describes the message wrenn.host.v1.VmSample.
+ * Use `create(VmSampleSchema)` to create a new message.
+ */
+export declare const VmSampleSchema: GenMessage<VmSample>;
 
 /**
  * @generated from message wrenn.host.v1.GetVmConsoleRequest
@@ -917,6 +1042,70 @@ export declare type DeleteSnapshotResponse = Message<"wrenn.host.v1.DeleteSnapsh
  * Use `create(DeleteSnapshotResponseSchema)` to create a new message.
  */
 export declare const DeleteSnapshotResponseSchema: GenMessage<DeleteSnapshotResponse>;
+
+/**
+ * @generated from message wrenn.host.v1.PublishTemplateRequest
+ */
+export declare type PublishTemplateRequest = Message<"wrenn.host.v1.PublishTemplateRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message wrenn.host.v1.PublishTemplateRequest.
+ * Use `create(PublishTemplateRequestSchema)` to create a new message.
+ */
+export declare const PublishTemplateRequestSchema: GenMessage<PublishTemplateRequest>;
+
+/**
+ * @generated from message wrenn.host.v1.PublishTemplateResponse
+ */
+export declare type PublishTemplateResponse = Message<"wrenn.host.v1.PublishTemplateResponse"> & {
+  /**
+   * @generated from field: string object_key = 1;
+   */
+  objectKey: string;
+};
+
+/**
+ * Describes the message wrenn.host.v1.PublishTemplateResponse.
+ * Use `create(PublishTemplateResponseSchema)` to create a new message.
+ */
+export declare const PublishTemplateResponseSchema: GenMessage<PublishTemplateResponse>;
+
+/**
+ * @generated from message wrenn.host.v1.PublishSnapshotRequest
+ */
+export declare type PublishSnapshotRequest = Message<"wrenn.host.v1.PublishSnapshotRequest"> & {
+  /**
+   * @generated from field: string snapshot_id = 1;
+   */
+  snapshotId: string;
+};
+
+/**
+ * Describes the message wrenn.host.v1.PublishSnapshotRequest.
+ * Use `create(PublishSnapshotRequestSchema)` to create a new message.
+ */
+export declare const PublishSnapshotRequestSchema: GenMessage<PublishSnapshotRequest>;
+
+/**
+ * @generated from message wrenn.host.v1.PublishSnapshotResponse
+ */
+export declare type PublishSnapshotResponse = Message<"wrenn.host.v1.PublishSnapshotResponse"> & {
+  /**
+   * @generated from field: string object_key = 1;
+   */
+  objectKey: string;
+};
+
+/**
+ * Describes the message wrenn.host.v1.PublishSnapshotResponse.
+ * Use `create(PublishSnapshotResponseSchema)` to create a new message.
+ */
+export declare const PublishSnapshotResponseSchema: GenMessage<PublishSnapshotResponse>;
 
 /**
  * @generated from message wrenn.host.v1.VerifyVmRequest
@@ -1307,6 +1496,26 @@ export declare const HostService: GenService<{
     output: typeof ForgetVmResponseSchema;
   },
   /**
+   * Puts a template of this host into the object store, where it is not yet, so that others can make VMs of it.
+   *
+   * @generated from rpc wrenn.host.v1.HostService.PublishTemplate
+   */
+  publishTemplate: {
+    methodKind: "unary";
+    input: typeof PublishTemplateRequestSchema;
+    output: typeof PublishTemplateResponseSchema;
+  },
+  /**
+   * The same of a snapshot. DeleteHibernated removes it from there.
+   *
+   * @generated from rpc wrenn.host.v1.HostService.PublishSnapshot
+   */
+  publishSnapshot: {
+    methodKind: "unary";
+    input: typeof PublishSnapshotRequestSchema;
+    output: typeof PublishSnapshotResponseSchema;
+  },
+  /**
    * Removes what HibernateVm put into the object store. An unknown key is a success.
    *
    * @generated from rpc wrenn.host.v1.HostService.DeleteHibernated
@@ -1335,6 +1544,16 @@ export declare const HostService: GenService<{
     methodKind: "server_streaming";
     input: typeof WatchVmsRequestSchema;
     output: typeof WatchVmsResponseSchema;
+  },
+  /**
+   * What was measured of VMs that run, or did in the last minutes, in the order of time.
+   *
+   * @generated from rpc wrenn.host.v1.HostService.ReadStats
+   */
+  readStats: {
+    methodKind: "unary";
+    input: typeof ReadStatsRequestSchema;
+    output: typeof ReadStatsResponseSchema;
   },
   /**
    * The last bytes that the guest wrote to its serial console.
