@@ -1,23 +1,13 @@
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { rename } from 'node:fs/promises';
 import { join } from 'node:path';
-import { wrennDir } from '@wrenn/config/wrenn-dir';
-import { newestKernel, readImage } from '@wrenn/guest-image/catalog';
-import { claimOwner } from '@wrenn/host-agent/network/claims';
-import { SlotPool } from '@wrenn/host-agent/network/slot-pool';
-import { pino } from 'pino';
-import { startPlatform } from '../tests/e2e/support/platform.ts';
-import { floorCgroups, floorProgram } from './floor-sleep.ts';
-import { type FloorSource, restoreFloorVm, settleFloorVm } from './floor-vm.ts';
-import { measureExec, measureFiles } from './guest-calls.ts';
+import { measureFleet } from './fleet.ts';
+import { floorProgram } from './floor-sleep.ts';
+import { measureIdentity } from './identity.ts';
 import { provenance } from './machine.ts';
-import { type Measurement, summarise, timed } from './measurement.ts';
-import { measureMemory } from './memory.ts';
-import { createCapsule, destroyCapsule } from './platform-calls.ts';
-import { isWhole, runOptions, type Section, sampleCount } from './run-options.ts';
-import { measureSleep } from './sleep.ts';
-import { measureColdBoot, measureCreate } from './start-up.ts';
-import { measureWarmPool, POOL_ENV } from './warm-pool.ts';
+import type { Measurement } from './measurement.ts';
+import { measureMicroVms } from './micro-vms.ts';
+import { isWhole, mergeRows, needsMicroVms, runOptions, type Section, sampleCount } from './run-options.ts';
 
 const RESULTS = join(import.meta.dirname, 'results', 'latest.json');
 /** What is measured so far: what a run that fails late leaves. */
@@ -29,6 +19,7 @@ const wants = (section: Section) => options.sections.has(section);
 
 const program = await floorProgram();
 const origin = await provenance(program.identity);
+const before: readonly Measurement[] = isWhole(options) ? [] : JSON.parse(readFileSync(RESULTS, 'utf8'));
 const rows: Measurement[] = [];
 const columns = ['name', 'unit', 'n', 'p50', 'p95', 'p99', 'floorP50', 'ratio', 'aim', 'met'] as const;
 function report(...measured: Measurement[]): void {
@@ -38,63 +29,26 @@ function report(...measured: Measurement[]): void {
     const aim = row.aim === null ? '' : `  ${row.aim}: ${row.met ? 'met' : 'missed'}`;
     console.log(`  ${row.name}: p50 ${row.p50} ${row.unit}, p95 ${row.p95}${floor}${aim}`);
   }
-  if (isWhole(options))
-    writeFileSync(
-      PARTIAL,
-      `${JSON.stringify(
-        rows.map((row) => ({ ...row, ...origin })),
-        undefined,
-        2,
-      )}\n`,
-    );
+  if (!options.quick) writeFileSync(PARTIAL, `${JSON.stringify(results(), undefined, 2)}\n`);
 }
 
-console.log('starting a platform');
-await using platform = await startPlatform({ env: { LOG_LEVEL: 'info' } });
-await using slots = new SlotPool({ owner: claimOwner(platform.dir), size: () => 0, log: pino({ level: 'warn' }) });
-await using cgroups = await floorCgroups(program, platform.dir);
-const image = await readImage(wrennDir(platform.dir), 'minimal');
-const kernel = await newestKernel(wrennDir(platform.dir));
-if (!kernel) throw new Error('there is no kernel');
-
-// First, because what it starts the floor from is the platform's one template snapshot.
-if (wants('start') || wants('guest')) await measureOneCapsule(image);
-if (wants('memory')) report(await measureMemory(platform));
-if (wants('sleep')) {
-  const floor = { program, kernel, rootfsPath: image.rootfsPath, dir: platform.dir, slots, cgroups };
-  for await (const row of measureSleep(platform, floor, count)) report(row);
-}
-if (wants('pool')) {
-  await using pooled = await startPlatform({ env: POOL_ENV });
-  for await (const row of measureWarmPool(pooled, platform, count)) report(row);
+function results(): Measurement[] {
+  const measured = rows.map((row) => ({ ...row, ...origin }));
+  return isWhole(options) ? measured : mergeRows(before, measured);
 }
 
-if (isWhole(options)) await rename(PARTIAL, RESULTS);
+if (needsMicroVms(options)) await measureMicroVms(options, program, report);
+if (wants('identity')) for await (const row of measureIdentity(count)) report(row);
+let growth: object | undefined;
+if (wants('fleet')) {
+  const keep = (table: object) => {
+    growth = table;
+  };
+  for await (const row of measureFleet(count, keep)) report(row);
+}
+
+if (!options.quick) await rename(PARTIAL, RESULTS);
 console.log(`\n${origin.machine}\ncommit ${origin.commit}, ${origin.takenAt}\n`);
 console.table(rows, [...columns]);
-if (!isWhole(options)) console.log('Not a whole run: bench/results/latest.json is as it was.');
-
-async function measureOneCapsule({ rootfsPath, manifest }: typeof image): Promise<void> {
-  const slot = await slots.acquire(AbortSignal.timeout(30_000));
-  try {
-    const floor: FloorSource = { program, dir: platform.dir, slot, cgroups };
-    let first = '';
-    const firstMs = await timed(async () => {
-      first = await createCapsule(platform);
-    });
-    if (wants('start')) {
-      report(summarise('first start of a new shape (boot and snapshot)', 'ms', [firstMs]));
-      report(await measureColdBoot(floor, rootfsPath, count));
-      report(...(await measureCreate(platform, floor, manifest.defaultUser, count)));
-    }
-    if (wants('guest')) {
-      await using vm = await restoreFloorVm(floor);
-      const envd = await settleFloorVm(vm, manifest.defaultUser);
-      report(await measureExec(platform, first, envd, count));
-      report(...(await measureFiles(platform, first, vm, envd, count)));
-    }
-    await destroyCapsule(platform, first);
-  } finally {
-    await slots.release(slot);
-  }
-}
+if (growth) console.table(growth);
+if (options.quick) console.log('A quick run: bench/results/latest.json is as it was.');

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { isWhole, runOptions, SECTIONS, sampleCount } from './run-options.ts';
+import { isWhole, mergeRows, runOptions, SECTIONS, sampleCount } from './run-options.ts';
 
 it('takes everything in full unless told', () => {
   const options = runOptions([]);
@@ -19,4 +19,20 @@ it('takes the sections that are named, and refuses others', () => {
   expect([...options.sections]).toEqual(['sleep', 'pool']);
   expect(isWhole(options)).toBe(false);
   expect(() => runOptions(['naps'])).toThrow('there is no section naps');
+});
+
+it('puts the rows of some sections in the place of earlier ones', () => {
+  const before = [
+    { name: 'a', p50: 1 },
+    { name: 'b', p50: 2 },
+  ];
+  const measured = [
+    { name: 'c', p50: 3 },
+    { name: 'a', p50: 4 },
+  ];
+  expect(mergeRows(before, measured)).toEqual([
+    { name: 'a', p50: 4 },
+    { name: 'b', p50: 2 },
+    { name: 'c', p50: 3 },
+  ]);
 });

@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util';
 
-export const SECTIONS = ['start', 'guest', 'memory', 'sleep', 'pool'] as const;
+export const SECTIONS = ['start', 'guest', 'memory', 'sleep', 'pool', 'identity', 'fleet'] as const;
 export type Section = (typeof SECTIONS)[number];
 
 /** What a run of the benchmark takes. */
@@ -34,7 +34,21 @@ export function sampleCount({ quick }: RunOptions, n: number): number {
   return quick ? Math.min(n, 2) : n;
 }
 
-/** Whether the figures are of a whole run, which results are kept of. */
+const WITHOUT_MICRO_VMS: ReadonlySet<Section> = new Set(['identity', 'fleet']);
+
+/** Whether anything is measured that takes microVMs. */
+export function needsMicroVms({ sections }: RunOptions): boolean {
+  return [...sections].some((section) => !WITHOUT_MICRO_VMS.has(section));
+}
+
+/** Whether every section is run, so that nothing measured before counts any more. */
 export function isWhole({ quick, sections }: RunOptions): boolean {
   return !quick && sections.size === SECTIONS.length;
+}
+
+/** What is kept: of rows with the same name the new one, in the place of the old. Each says which run it is of. */
+export function mergeRows<R extends { readonly name: string }>(before: readonly R[], measured: readonly R[]): R[] {
+  const rows = new Map(before.map((row) => [row.name, row]));
+  for (const row of measured) rows.set(row.name, row);
+  return [...rows.values()];
 }

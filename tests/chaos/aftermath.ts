@@ -127,7 +127,8 @@ async function objects(dir: string): Promise<string[]> {
   const entries = await readdir(root, { recursive: true, withFileTypes: true }).catch(() => []);
   return entries.flatMap((entry) => {
     const path = join(entry.parentPath, entry.name).slice(root.length + 1);
-    return entry.isFile() && !path.startsWith('shared/') ? [`object ${path}`] : [];
+    // What snapshots share, and the name of the store, stay.
+    return entry.isFile() && !/^(shared|store)\//.test(path) ? [`object ${path}`] : [];
   });
 }
 

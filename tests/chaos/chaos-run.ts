@@ -32,10 +32,17 @@ export interface ChaosResult {
   readonly lost: string[];
   readonly stuck: string[];
   readonly orphans: string[];
+  /** Verbs that ended well, lists and ends of capsules left out. */
+  readonly deeds: number;
   /** Answers that nobody may get, and programs that ended by themselves. */
   readonly unexpected: string[];
 }
 
+/**
+ * The disk is small so that it fills, and capsules may take more than it has: overlays begin empty. It is the disk that
+ * must refuse, not the control plane.
+ */
+const PLACEMENT = { WRENN_PLACEMENT_DISK_OVERCOMMIT: '100', WRENN_PLACEMENT_MIN_DISK_FREE: '0' };
 const PROGRESS_MS = 5000;
 /** How long after a full disk a program may still end by itself. */
 const FULL_AFTERMATH_MS = 20_000;
@@ -61,7 +68,8 @@ export async function chaosRun(options: ChaosOptions): Promise<ChaosResult> {
   const random = seededRandom(seed);
   await using disk = await limitedDisk(options.diskMb);
   const before = await machineState(disk.dir);
-  const platform = await startPlatform({ parent: disk.dir, env: { WRENN_WARM_POOL_MAX_MB: '256' } });
+  const env = { ...PLACEMENT, WRENN_WARM_POOL_MAX_MB: '256' };
+  const platform = await startPlatform({ parent: disk.dir, env });
   try {
     const api = new Api(platform.baseUrl, platform.apiKey);
     const population = new Population();
@@ -95,6 +103,7 @@ export async function chaosRun(options: ChaosOptions): Promise<ChaosResult> {
         lost: population.losses.map(({ id, why }) => `${id}: ${why}`),
         stuck,
         orphans: [...remains, ...orphans],
+        deeds: api.deeds,
         unexpected: [...(await ends), ...(await describe(platform, api.unexpected))],
       };
       for (const kind of ['lost', 'stuck', 'orphans', 'unexpected'] as const) {

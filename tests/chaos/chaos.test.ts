@@ -16,4 +16,5 @@ it('loses, wedges and leaves nothing while its processes are killed and its disk
   });
   expect(chaosLine(result), lines.join('\n')).toBe(`chaos: ${KILLS} kills, 0 lost, 0 stuck, 0 orphans`);
   expect(result.unexpected).toEqual([]);
+  expect(result.deeds, 'else there was nothing that kills could hit').toBeGreaterThan(KILLS / 2);
 });

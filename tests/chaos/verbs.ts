@@ -49,26 +49,27 @@ export async function prepare(deps: VerbDeps, known: Known): Promise<void> {
 
 export async function create(deps: VerbDeps): Promise<void> {
   const answer = await deps.api.call('create', 'POST', '/v1/capsules', SHAPE);
-  if (answer.kind === 'done') await withNew(deps, answer.body.id, undefined, (known) => prepare(deps, known));
+  if (answer.kind === 'done') await withNew(deps, [answer.body.id], undefined, (known) => prepare(deps, known));
 }
 
 export async function createFromSnapshot(deps: VerbDeps, { id, source }: KnownSnapshot): Promise<void> {
   const answer = await deps.api.call('create of snapshot', 'POST', '/v1/capsules', { template: id });
-  if (answer.kind === 'done') await withNew(deps, answer.body.id, source, (known) => check(deps, known));
+  if (answer.kind === 'done') await withNew(deps, [answer.body.id], source, (known) => check(deps, known));
 }
 
+/** All are taken at once, and one after the other is worked with. What a look found before the answer came is left to it. */
 async function withNew(
   { population }: VerbDeps,
-  id: string,
+  ids: readonly string[],
   from: Known | undefined,
   run: (known: Known) => Promise<unknown>,
 ): Promise<void> {
-  const known = population.add(id, from);
-  known.taken = true;
+  const taken = ids.filter((id) => !population.get(id)).map((id) => population.add(id, from));
+  for (const known of taken) known.taken = true;
   try {
-    await run(known);
+    for (const known of taken) await run(known);
   } finally {
-    known.taken = false;
+    for (const known of taken) known.taken = false;
   }
 }
 
@@ -110,7 +111,8 @@ export async function fork(deps: VerbDeps, known: Known, count: number): Promise
   if (known.doomed) return;
   const answer = await deps.api.call('fork', 'POST', `/v1/capsules/${known.id}/fork`, { count });
   if (answer.kind !== 'done') return;
-  for (const { id } of answer.body.capsules as Json[]) await withNew(deps, id, source, (child) => check(deps, child));
+  const ids = (answer.body.capsules as Json[]).map(({ id }) => id);
+  await withNew(deps, ids, source, (child) => check(deps, child));
 }
 
 export async function snapshot(deps: VerbDeps, known: Known): Promise<void> {

@@ -28,11 +28,16 @@ describe('commands in the foreground', () => {
 
   it('stream output while it comes, whole characters only', async () => {
     const pieces: string[] = [];
-    await e2b.sandbox.commands.run('for i in 1 2 3; do echo "Zeile $i ✓"; sleep 0.1; done', {
+    // The first ✓ comes in two halves.
+    const script = String.raw`printf 'Zeile 1 \342\234'; read go; printf '\223\nZeile 2 ✓\n'`;
+    const command = await e2b.sandbox.commands.run(script, {
+      ...{ background: true, stdin: true },
       onStdout: (piece) => void pieces.push(piece),
     });
-    expect(pieces.join('')).toBe('Zeile 1 ✓\nZeile 2 ✓\nZeile 3 ✓\n');
-    expect(pieces.length).toBeGreaterThan(1);
+    await until('the first half has come', () => pieces.join('') === 'Zeile 1 ');
+    await command.sendStdin('go\n');
+    expect((await command.wait()).stdout).toBe('Zeile 1 ✓\nZeile 2 ✓\n');
+    expect(pieces.join('')).toBe('Zeile 1 ✓\nZeile 2 ✓\n');
   });
 
   it('take environment, working directory and user', async () => {

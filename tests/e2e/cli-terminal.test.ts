@@ -99,6 +99,8 @@ describe('wrenn shell', () => {
     // The terminal's echo, and what cat read: an arrow key, and the two bytes of ü.
     await terminal.sees(/^\^\[\[AgrM-CM-<n$/m);
     await terminal.press('C-d');
+    // Until it prompts, the shell has not yet taken the terminal back from cat.
+    await terminal.sees(/n\nuser@.*\$$/m);
     await terminal.press('C-d');
     expect((await terminal.sees(ENDED))[1]).toBe('0');
   });

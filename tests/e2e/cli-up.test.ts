@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { readdir, readFile, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
-import { freePort } from '@wrenn/config/free-port';
+import { freePorts } from '@wrenn/config/free-port';
 import { until } from '@wrenn/testing/until';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { temporaryWrennDir } from './support/platform.ts';
@@ -14,10 +14,11 @@ let last: RunningWrenn | undefined;
 
 beforeAll(async () => {
   dir = await temporaryWrennDir();
+  const [apiPort, agentPort] = await freePorts(2);
   env = {
     WRENN_DIR: dir,
-    WRENN_CP_LISTEN_ADDR: `127.0.0.1:${await freePort()}`,
-    WRENN_HOST_LISTEN_ADDR: `127.0.0.1:${await freePort()}`,
+    WRENN_CP_LISTEN_ADDR: `127.0.0.1:${apiPort}`,
+    WRENN_HOST_LISTEN_ADDR: `127.0.0.1:${agentPort}`,
     // What the machine's own platform may have set for this shell is not meant.
     WRENN_BASE_URL: '',
     WRENN_API_KEY: '',

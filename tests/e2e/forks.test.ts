@@ -55,7 +55,7 @@ it(`gives each of ${FORKS} forks its own name, token and random numbers, and its
   await runInGuest(hostIp, TOKEN, PROGRAMS);
   // Pid and start, counted from the boot: the time of day is set after a fork.
   const running =
-    'cat /proc/sys/kernel/random/boot_id; for pid in $(pgrep -f "/tmp/[a]sk"); do cut -d" " -f1,22 /proc/$pid/stat; done';
+    'cat /proc/sys/kernel/random/boot_id; for pid in $(cat /tmp/python.pid /tmp/shell.pid); do cut -d" " -f1,22 /proc/$pid/stat; done';
   const before = await runInGuest(hostIp, TOKEN, running);
   const children = Array.from({ length: FORKS }, (_, index) => {
     return { id: newId('cl'), init: { accessToken: `token-${index}`, hostname: `fork-${index}` } };

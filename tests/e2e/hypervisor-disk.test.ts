@@ -210,11 +210,12 @@ describe('merging the layers of a disk', () => {
     await inGuest(slot, 'head -c 20000000 /dev/urandom >/gen-big; sync');
     for (const waitMs of [0, 30, 300, 1500]) {
       const before = await sums(slot);
-      const compaction = vm.compactDisk({ ...toTemplate, maxBytesPerSecond: 4_000_000 }, soon());
+      const compaction = vm.compactDisk({ ...toTemplate, maxBytesPerSecond: 500_000 }, soon());
       await delay(waitMs);
       const started = performance.now();
       await vm.pause(soon());
-      expect(performance.now() - started).toBeLessThan(1000);
+      // The whole merge would take many times as long.
+      expect(performance.now() - started).toBeLessThan(5000);
       expect(await compaction).toBe('interrupted');
       await expect(vm.compactDisk(toTemplate, soon())).rejects.toThrow(/is paused/);
       const snapshot = await sleep(vm);

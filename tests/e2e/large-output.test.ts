@@ -58,5 +58,6 @@ it('prints 1 GB through wrenn-cp, which grows by less than 64 MB', async () => {
   const body = (await answer.json()) as { stdout: string; stdout_truncated_bytes: number };
   expect(body.stdout.length).toBe(16 * MIB);
   expect(body.stdout_truncated_bytes).toBe(OUTPUT_BYTES - 16 * MIB);
-  expect((await memoryMb('VmHWM')) - before).toBeLessThan(64);
+  const peak = await memoryMb('VmHWM');
+  expect(peak - before, `${before} MiB before, ${peak} MiB at its peak`).toBeLessThan(64);
 }, 600_000);

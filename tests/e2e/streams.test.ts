@@ -101,7 +101,7 @@ describe('a stream goes on, byte for byte,', () => {
   it(
     'of a command, when its socket, the control plane, the agent and the capsule go',
     async () => {
-      const api = createApiClient(platform);
+      const api = createApiClient({ baseUrl: platform.baseUrl, credential: platform.apiKey });
       const [stdout, stderr] = [new PassThrough(), new PassThrough()];
       const [out, err] = [buffer(stdout), buffer(stderr)];
       const notices: string[] = [];
@@ -142,7 +142,7 @@ describe('a stream goes on, byte for byte,', () => {
       const count = 1_500_000;
       const stdout = new PassThrough();
       const running = execStreaming(
-        createApiClient(platform),
+        createApiClient({ baseUrl: platform.baseUrl, credential: platform.apiKey }),
         id,
         { cmd: 'seq', args: [String(count)], stdout, stderr: new PassThrough().resume() },
         new AbortController().signal,
@@ -165,7 +165,7 @@ describe('a stream goes on, byte for byte,', () => {
     async () => {
       let shown = '';
       using pty = await openPty(
-        createApiClient(platform),
+        createApiClient({ baseUrl: platform.baseUrl, credential: platform.apiKey }),
         id,
         {
           program: { cmd: '/bin/sh', args: ['-c', 'stty raw -echo; echo ready; exec cat'] },

@@ -13,7 +13,7 @@ import { until } from '@wrenn/testing/until';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { runInGuest, TestAgent } from './support/host-agent.ts';
 import { type LeakOptions, leaksSince, type MachineState, machineState } from './support/leaks.ts';
-import { pooledRecords, poolReports, untilWaiting } from './support/warm-pool.ts';
+import { type PooledRecord, pooledRecords, poolReports, untilWaiting } from './support/warm-pool.ts';
 
 const run = promisify(execFile);
 const SHAPE = { vcpus: 1, memoryMb: 256 };
@@ -66,6 +66,12 @@ async function destroy(...vms: Vm[]): Promise<void> {
   await Promise.all(vms.map(({ id }) => agent.client.destroyVm({ id })));
 }
 
+/** Of the hypervisor of a VM that waits. */
+function pidOf({ vmId, process: hypervisor }: PooledRecord): number {
+  if (!hypervisor) throw new Error(`${vmId} is still being made`);
+  return hypervisor.pid;
+}
+
 /** CPU time that a process has used, in ticks; proc(5). */
 async function cpuTicks(pid: number): Promise<number> {
   const stat = await readFile(`/proc/${pid}/stat`, 'utf8');
@@ -96,7 +102,7 @@ describe('a create', () => {
   });
 
   it('finds VMs that have cost no CPU while they waited', async () => {
-    const pids = (await untilWaiting(agent, 2)).map(({ process }) => process?.pid ?? 0);
+    const pids = (await untilWaiting(agent, 2)).map(pidOf);
     const before = await Promise.all(pids.map(cpuTicks));
     await runInGuest(started.hostIp, FIRST, 'i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done');
     const after = await Promise.all(pids.map(cpuTicks));
@@ -150,24 +156,26 @@ describe('a create', () => {
 
   it('is not held up by a VM of the pool that has died', async () => {
     const [first] = await untilWaiting(agent, 1);
-    process.kill(first?.process?.pid ?? 0, 'SIGKILL');
+    if (!first) throw new Error('none waits');
+    process.kill(pidOf(first), 'SIGKILL');
     const vms = await Promise.all([create(), create(), create()]);
     for (const vm of vms) expect(await runInGuest(vm.hostIp, 'token', 'echo alive')).toBe('alive\n');
     expect(new Set(vms.map(({ hostIp }) => hostIp)).size).toBe(3);
     await destroy(...vms);
     const { capsules } = wrennDir(agent.dir);
-    await until('nothing is left of it', async () => !(await pathExists(join(capsules, first?.vmId ?? '-'))));
+    await until('nothing is left of it', async () => !(await pathExists(join(capsules, first.vmId))));
   });
 
   it('takes another way when a VM of the pool does not answer', async () => {
     const waiting = await untilWaiting(agent, 1);
     const tried = Math.min(waiting.length, 2);
     const before = await failedHandOvers();
-    for (const record of waiting) process.kill(record.process?.pid ?? 0, 'SIGSTOP');
+    const pids = waiting.map(pidOf);
+    for (const pid of pids) process.kill(pid, 'SIGSTOP');
     const vm = await create();
     expect(await runInGuest(vm.hostIp, 'token', 'echo alive')).toBe('alive\n');
     await destroy(vm);
-    for (const { process: stopped } of waiting) if (stopped) continueIfThere(stopped.pid);
+    for (const pid of pids) continueIfThere(pid);
     const { capsules } = wrennDir(agent.dir);
     await until('those that were tried are gone', 30_000, async () => {
       const left = await Promise.all(waiting.map(({ vmId }) => pathExists(join(capsules, vmId))));
@@ -230,14 +238,16 @@ describe('an agent with a full pool', () => {
     expect(await leaks({ readySlots: READY_SLOTS })).toEqual([]);
   });
 
-  it('leaves nothing of it when it is stopped, and keeps within its memory before', async () => {
+  it('leaves nothing of it when it is stopped, and keeps within its memory before', {
+    timeout: TWO_BOOTS_TIMEOUT_MS,
+  }, async () => {
     const vms = await Promise.all(Array.from({ length: 6 }, () => create()));
     await destroy(...vms);
     await untilWaiting(agent, MAX_MB / SHAPE.memoryMb);
     // What it holds is the pool's, VM for VM.
     expect(await leaks({ warmPool: true, readySlots: MOST_READY_SLOTS })).toEqual([]);
     const reports = await poolReports(agent);
-    expect(reports.some(({ wanted }) => wanted >= 6)).toBe(true);
+    expect(Math.max(...reports.map(({ wanted }) => wanted))).toBeGreaterThan(MAX_MB / SHAPE.memoryMb);
     expect(Math.max(...reports.map(({ memoryMb }) => memoryMb))).toBe(MAX_MB);
     await agent.stop('SIGTERM');
     expect(await leaks()).toEqual([]);

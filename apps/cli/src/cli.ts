@@ -1,5 +1,5 @@
 import { type ApiClient, createApiClient } from './api/client.ts';
-import { readConnection } from './connection.ts';
+import { readBaseUrl, readConnection, readLoginConnection } from './connection.ts';
 import type { Interrupts } from './interrupts.ts';
 import { clearProgress } from './terminal/progress.ts';
 
@@ -10,12 +10,23 @@ export interface Cli {
   readonly signal: AbortSignal;
   /** The API that the environment names. @throws CliError when it names none. */
   readonly api: () => ApiClient;
+  /** The same without a credential, for what everybody may ask. */
+  readonly anonymousApi: () => ApiClient;
+  /** The API as whoever is logged in. @throws CliError when nobody is */
+  readonly loginApi: () => ApiClient;
   /** What the process exits with; 0 unless a command says otherwise. */
   exitCode: number;
 }
 
 export function createCli(interrupts: Interrupts): Cli {
-  return { interrupts, signal: interrupts.signal, api: () => createApiClient(readConnection()), exitCode: 0 };
+  return {
+    interrupts,
+    signal: interrupts.signal,
+    api: () => createApiClient(readConnection()),
+    anonymousApi: () => createApiClient({ baseUrl: readBaseUrl(), credential: undefined }),
+    loginApi: () => createApiClient(readLoginConnection()),
+    exitCode: 0,
+  };
 }
 
 /** Prints a line for the person or program that reads the result. */

@@ -15,12 +15,12 @@ afterEach(() => rmSync(dir, { recursive: true }));
 describe('readConnection', () => {
   it('takes what the environment says', () => {
     const env = { WRENN_DIR: dir, WRENN_BASE_URL: 'https://wrenn.example/', WRENN_API_KEY: KEY };
-    expect(readConnection(env)).toEqual({ baseUrl: 'https://wrenn.example', apiKey: KEY });
+    expect(readConnection(env)).toEqual({ baseUrl: 'https://wrenn.example', credential: KEY });
   });
 
   it('falls back to the key that the platform wrote, and to its usual address', () => {
     writeFileSync(join(dir, 'api-key'), `${KEY}\n`);
-    expect(readConnection({ WRENN_DIR: dir })).toEqual({ baseUrl: 'http://localhost:8000', apiKey: KEY });
+    expect(readConnection({ WRENN_DIR: dir })).toEqual({ baseUrl: 'http://localhost:8000', credential: KEY });
   });
 
   it('says what to do when there is no key', () => {

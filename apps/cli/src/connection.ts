@@ -4,13 +4,15 @@ import { type WrennDir, wrennDir } from '@wrenn/config/wrenn-dir';
 import { apiKeyBody } from '@wrenn/protocol/ids';
 import { z } from 'zod';
 import { CliError, systemCodeOf } from './cli-error.ts';
+import { readLogin } from './login/saved-logins.ts';
 import { readPlatformState } from './up/platform-state.ts';
 
 /** Where the API is and what opens it. */
 export interface Connection {
   /** Without a slash at its end. */
   readonly baseUrl: string;
-  readonly apiKey: string;
+  /** An API key, or the token of a login. Undefined: none, for what everybody may ask. */
+  readonly credential: string | undefined;
 }
 
 type Environment = Readonly<Record<string, string | undefined>>;
@@ -25,17 +27,49 @@ export function readWrennDir(env: Environment = process.env): WrennDir {
   return wrennDir(readEnvironment({ WRENN_DIR: absolutePath.default(DEFAULT_WRENN_DIR) }, env).WRENN_DIR);
 }
 
+/** Where the API is: `WRENN_BASE_URL`, else the platform that `wrenn up` runs in WRENN_DIR, else the usual address. */
+export function readBaseUrl(env: Environment = process.env): string {
+  const given = readEnvironment({ WRENN_BASE_URL: httpUrl.optional() }, env).WRENN_BASE_URL;
+  return (given ?? readPlatformState(readWrennDir(env))?.baseUrl ?? DEFAULT_BASE_URL).replace(/\/+$/, '');
+}
+
 /**
- * The connection that the environment asks for: `WRENN_BASE_URL` and `WRENN_API_KEY`; without them the platform that
- * `wrenn up` runs in WRENN_DIR, and the key that its first start wrote there.
+ * The connection that the environment asks for. What opens it is, in this order: `WRENN_API_KEY`, the login that
+ * `wrenn login` keeps for that address, the key that the first start of the platform wrote into WRENN_DIR.
  *
- * @throws CliError when there is no key, EnvironmentError when a variable is wrong.
+ * @throws CliError when there is none of these, EnvironmentError when a variable is wrong.
  */
 export function readConnection(env: Environment = process.env): Connection {
-  const given = readEnvironment({ WRENN_BASE_URL: httpUrl.optional(), WRENN_API_KEY: z.string().optional() }, env);
-  const dir = readWrennDir(env);
-  const baseUrl = given.WRENN_BASE_URL ?? readPlatformState(dir)?.baseUrl ?? DEFAULT_BASE_URL;
-  return { baseUrl: baseUrl.replace(/\/+$/, ''), apiKey: given.WRENN_API_KEY ?? readKeyFile(dir) };
+  const baseUrl = readBaseUrl(env);
+  const { WRENN_API_KEY: key } = readEnvironment({ WRENN_API_KEY: z.string().optional() }, env);
+  const credential = key ?? readLogin(baseUrl, env)?.token;
+  if (credential !== undefined) return { baseUrl, credential };
+  // The key of this machine's platform is nobody else's business.
+  if (!isThisMachine(baseUrl, env)) {
+    throw new CliError(
+      `You are not logged in at ${baseUrl}.`,
+      'Use `wrenn login`, or set WRENN_API_KEY to a key of it.',
+    );
+  }
+  return { baseUrl, credential: readKeyFile(readWrennDir(env)) };
+}
+
+function isThisMachine(baseUrl: string, env: Environment): boolean {
+  const { hostname } = new URL(baseUrl);
+  return (
+    /^(localhost|127(\.\d+){3}|\[::1\])$/.test(hostname) || baseUrl === readPlatformState(readWrennDir(env))?.baseUrl
+  );
+}
+
+/** The connection of whoever is logged in: accounts, teams and keys are managed by people. @throws CliError */
+export function readLoginConnection(env: Environment = process.env): Connection {
+  const baseUrl = readBaseUrl(env);
+  const login = readLogin(baseUrl, env);
+  if (login) return { baseUrl, credential: login.token };
+  throw new CliError(
+    `You are not logged in at ${baseUrl}.`,
+    'Use `wrenn login`; `wrenn signup` makes an account, `wrenn admin create` the first one of a new platform.',
+  );
 }
 
 /** The key that the first start of the platform wrote. @throws CliError when it is not there or not readable. */
@@ -51,8 +85,8 @@ export function readKeyFile(dir: WrennDir): string {
       );
     }
     throw new CliError(
-      `There is no API key: WRENN_API_KEY is not set, and ${dir.apiKeyFile} does not exist.`,
-      'Start the platform with `wrenn up`, or set WRENN_API_KEY (and WRENN_BASE_URL for another machine).',
+      `You are not logged in: WRENN_API_KEY is not set, and ${dir.apiKeyFile} does not exist.`,
+      'Use `wrenn login`, or start the platform with `wrenn up`, or set WRENN_API_KEY (and WRENN_BASE_URL for another machine).',
     );
   }
   if (apiKeyBody(text) === undefined) {

@@ -4,7 +4,7 @@ import { closeSync, openSync } from 'node:fs';
 import { chmod, mkdir, mkdtemp, readFile, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { freePort } from '@wrenn/config/free-port';
+import { freePorts } from '@wrenn/config/free-port';
 import { wrennDir } from '@wrenn/config/wrenn-dir';
 import { ensureGuestImages } from '@wrenn/guest-image/build';
 import { until } from '@wrenn/testing/until';
@@ -37,6 +37,11 @@ export class Program {
       stdio: ['ignore', log, log],
     });
     closeSync(log);
+  }
+
+  /** Undefined while it runs, and where a signal ended it. */
+  get exitCode(): number | undefined {
+    return this.#child?.exitCode ?? undefined;
   }
 
   /** Whether it was started and has ended by itself. */
@@ -110,7 +115,7 @@ export interface PlatformOptions {
 export async function startPlatform({ env = {}, programs, parent }: PlatformOptions = {}): Promise<Platform> {
   const dir = await temporaryWrennDir(parent);
   const paths = wrennDir(dir);
-  const [apiPort, agentPort] = [await freePort(), await freePort()];
+  const [apiPort, agentPort] = await freePorts(2);
   const baseUrl = `http://127.0.0.1:${apiPort}`;
   const common = {
     WRENN_DIR: dir,

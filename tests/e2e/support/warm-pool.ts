@@ -21,7 +21,7 @@ export async function poolReports(agent: TestAgent): Promise<{ waiting: number; 
 
 /** Waits until at least so many VMs wait in the agent's pool, and no other is being made. */
 export async function untilWaiting(agent: TestAgent, count: number): Promise<PooledRecord[]> {
-  return until(`${count} VMs wait`, 120_000, async () => {
+  return until(`${count} VMs wait`, 240_000, async () => {
     const records = await pooledRecords(agent.dir);
     const waiting = (await poolReports(agent)).at(-1)?.waiting ?? 0;
     return waiting >= count && records.length === waiting ? records : undefined;

@@ -5,10 +5,12 @@ import { CliError, EXIT } from '../cli-error.ts';
 export class ApiError extends CliError {
   /** Code in the error catalogue, e.g. `capsule_not_found`; `unknown` when the answer was not one of Wrenn's. */
   readonly reason: string;
+  readonly details: Readonly<Record<string, string | number>>;
 
   constructor(error: Pick<RestError, 'message' | 'remedy' | 'reason' | 'request_id' | 'details'>) {
     super(error.message, remedyOf(error), { exitCode: exitCodeOf(error.reason) });
     this.reason = error.reason;
+    this.details = error.details ?? {};
   }
 }
 

@@ -19,14 +19,14 @@ async function serve(listener: RequestListener): Promise<ReturnType<typeof creat
   close = () => server.close().closeAllConnections();
   const address = server.address();
   const port = typeof address === 'object' ? address?.port : undefined;
-  return createApiClient({ baseUrl: `http://127.0.0.1:${port}`, apiKey: 'wrn_test' });
+  return createApiClient({ baseUrl: `http://127.0.0.1:${port}`, credential: 'wrn_test' });
 }
 
 describe('createApiClient', () => {
   it('sends the key, and tells errors of the catalogue with their remedy', async () => {
     let key: unknown;
     const api = await serve((request, response) => {
-      key = request.headers['x-api-key'];
+      key = request.headers.authorization;
       const error = new WrennError('no_hosts_available', { problem: 'all are full' });
       response.writeHead(503).end(JSON.stringify({ error: toRestError(error, 'req-1') }));
     });
@@ -35,7 +35,7 @@ describe('createApiClient', () => {
       remedy: expect.stringContaining('add a host'),
       reason: 'no_hosts_available',
     });
-    expect(key).toBe('wrn_test');
+    expect(key).toBe('Bearer wrn_test');
   });
 
   it('gives the request id of what went wrong inside', async () => {
@@ -56,6 +56,17 @@ describe('createApiClient', () => {
     await expect(exec).rejects.toThrow(message);
   });
 
+  it('reads a list over all its pages', async () => {
+    const asked: (string | undefined)[] = [];
+    const api = await serve((request, response) => {
+      asked.push(request.url);
+      const isLast = request.url?.includes('cursor=');
+      response.writeHead(200, isLast ? {} : { 'x-next-cursor': 'a+b' }).end('[]');
+    });
+    await api.listCapsules(signal, 'all');
+    expect(asked).toEqual(['/v1/capsules?status=all', '/v1/capsules?status=all&cursor=a%2Bb']);
+  });
+
   it('says so when the answer has another shape', async () => {
     const api = await serve((_request, response) => void response.end('[{"id":1}]'));
     await expect(api.listCapsules(signal)).rejects.toThrow('is not what this version of wrenn understands');
@@ -63,13 +74,13 @@ describe('createApiClient', () => {
 
   it('says where it looked when nothing listens there', async () => {
     const { api: address } = await freeAddresses();
-    const api = createApiClient({ baseUrl: `http://127.0.0.1:${address.port}`, apiKey: '' });
+    const api = createApiClient({ baseUrl: `http://127.0.0.1:${address.port}`, credential: '' });
     const output = new LineWriter(() => undefined);
     for (const call of [
-      api.listCapsules(signal),
-      execStreaming(api, 'cl-x', { cmd: 'true', stdout: output, stderr: output }, signal),
+      () => api.listCapsules(signal),
+      () => execStreaming(api, 'cl-x', { cmd: 'true', stdout: output, stderr: output }, signal),
     ]) {
-      await expect(call).rejects.toMatchObject({
+      await expect(call()).rejects.toMatchObject({
         message: `The API at http://127.0.0.1:${address.port} cannot be reached: nothing listens there.`,
         remedy: expect.stringContaining('wrenn up'),
       });

@@ -16,7 +16,12 @@ import { type FileEntry, listDirResponseSchema } from '@wrenn/protocol/rest/file
 import { type Ready, readySchema } from '@wrenn/protocol/rest/server';
 import { CliError } from '../cli-error.ts';
 import type { Connection } from '../connection.ts';
+import { type AccountCalls, accountCalls } from './account.ts';
+import { type AdminCalls, adminCalls } from './admin.ts';
 import { readApiError } from './api-error.ts';
+import { type ChannelCalls, channelCalls } from './channels.ts';
+import { type ChartCalls, chartCalls } from './charts.ts';
+import { type HostCalls, hostCalls } from './hosts.ts';
 import {
   capsulePath,
   checkShape,
@@ -27,7 +32,10 @@ import {
   query,
   withTimeout,
 } from './http.ts';
+import { type KeyCalls, keyCalls } from './keys.ts';
 import { type SleepCalls, sleepCalls } from './sleep.ts';
+import { type TeamCalls, teamCalls } from './teams.ts';
+import { type UsageCalls, usageCalls } from './usage.ts';
 
 /** A guest file that is being read. */
 export interface FileDownload {
@@ -37,7 +45,16 @@ export interface FileDownload {
 }
 
 /** Wrenn's REST API. Every call ends by its signal and fails with an ApiError or a CliError. */
-export interface ApiClient extends SleepCalls {
+export interface ApiClient
+  extends SleepCalls,
+    AccountCalls,
+    TeamCalls,
+    KeyCalls,
+    ChannelCalls,
+    AdminCalls,
+    HostCalls,
+    UsageCalls,
+    ChartCalls {
   readonly connection: Connection;
   createCapsule(body: CreateCapsuleBody, signal: AbortSignal): Promise<CapsuleBody>;
   /** `statuses`: states with commas between them, or `all`; the server's default is all but stopped and error. */
@@ -52,6 +69,8 @@ export interface ApiClient extends SleepCalls {
     signal: AbortSignal,
   ): Promise<ExecBackgroundResponse>;
   listProcesses(id: string, signal: AbortSignal): Promise<ProcessInfoBody[]>;
+  /** Kills a process and its children. @param selector pid or tag */
+  killProcess(id: string, selector: string, signal: AbortSignal): Promise<void>;
   listDir(id: string, path: string, signal: AbortSignal, user?: string): Promise<FileEntry[]>;
   readFile(id: string, path: string, signal: AbortSignal, user?: string): Promise<FileDownload>;
   /** Replaces the file; folders on the way are made. */
@@ -76,9 +95,17 @@ export function createApiClient(connection: Connection): ApiClient {
   return {
     connection,
     ...sleepCalls(http),
+    ...accountCalls(http),
+    ...teamCalls(http),
+    ...keyCalls(http),
+    ...channelCalls(http),
+    ...adminCalls(http),
+    ...hostCalls(http),
+    ...usageCalls(http),
+    ...chartCalls(http),
     createCapsule: (body, signal) => json(capsuleSchema, '/v1/capsules', post(body), signal, CREATE_TIMEOUT_MS),
     listCapsules: (signal, statuses) =>
-      json(capsuleListSchema, `/v1/capsules${query({ status: statuses })}`, {}, signal),
+      http.list(capsuleListSchema, `/v1/capsules${query({ status: statuses })}`, signal),
     destroyCapsule: async (id, signal) => {
       await send(capsulePath(id), { method: 'DELETE' }, withTimeout(signal, DESTROY_TIMEOUT_MS));
     },
@@ -92,6 +119,10 @@ export function createApiClient(connection: Connection): ApiClient {
     },
     listProcesses: async (id, signal) =>
       (await json(processListSchema, capsulePath(id, '/processes'), {}, signal)).processes,
+    killProcess: async (id, selector, signal) => {
+      const path = capsulePath(id, `/processes/${encodeURIComponent(selector)}`);
+      await send(path, { method: 'DELETE' }, withTimeout(signal, QUERY_TIMEOUT_MS));
+    },
     listDir: async (id, path, signal, user) => {
       const request = post({ path, ...(user === undefined ? {} : { user }) });
       return (await json(listDirResponseSchema, capsulePath(id, '/files/list'), request, signal)).entries;

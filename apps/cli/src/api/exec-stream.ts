@@ -8,6 +8,7 @@ import {
 import { CliError } from '../cli-error.ts';
 import { ApiError } from './api-error.ts';
 import type { ApiClient } from './client.ts';
+import { endProcess } from './end-process.ts';
 import { capsulePath } from './http.ts';
 import { PendingInput } from './pending-input.ts';
 import { Reattach } from './reattach.ts';
@@ -98,6 +99,8 @@ class Follower {
   readonly #notice: (message: string) => void;
   #connection: ApiSocket | undefined;
   #isStarted = false;
+  /** Told to end, over a connection that stood. */
+  #isStopped = false;
   /** Offset of the next byte of output. */
   #next = 0;
   #inputState: 'open' | 'ended' | 'refused' = 'open';
@@ -117,6 +120,7 @@ class Follower {
   async run({ start, endsWithUs }: Run, signal: AbortSignal): Promise<ExecExit> {
     const { stdin } = this.#streams;
     const over = new AbortController();
+    let isBegun = start === undefined;
     try {
       for (let round = 0; ; round++) {
         let isOpen = false;
@@ -124,6 +128,7 @@ class Follower {
           const path = round === 0 && start ? '/exec/stream' : this.#attachPath(round);
           using connection = await openSocket(this.#api.connection, capsulePath(this.#capsuleId, path), signal);
           isOpen = true;
+          isBegun = true;
           return await this.#follow(connection, round === 0 ? start : undefined, over.signal, signal, endsWithUs);
         } catch (error) {
           // Nothing was begun, so there is nothing to go back to.
@@ -131,6 +136,11 @@ class Follower {
           await this.#reattach.lost(start ? this.#explain(error) : error, signal);
         }
       }
+    } catch (error) {
+      if (signal.aborted && endsWithUs && isBegun && !this.#isStopped) {
+        await endProcess(this.#api, this.#capsuleId, this.#selector, this.#notice);
+      }
+      throw error;
     } finally {
       over.abort();
       stdin?.destroy();
@@ -157,7 +167,12 @@ class Follower {
     try {
       return await Promise.race([ended, connection.failed]);
     } catch (error) {
-      if (signal.aborted && endsWithUs) await connection.send({ type: 'stop' }).catch(() => undefined);
+      if (signal.aborted && endsWithUs) {
+        this.#isStopped = await connection.send({ type: 'stop' }).then(
+          () => true,
+          () => false,
+        );
+      }
       throw error;
     }
   }
@@ -250,6 +265,7 @@ class Follower {
             return reject(new CliError('The API sent a frame that this version of wrenn does not understand.'));
         }
       });
+      socket.resume();
     });
   }
 }

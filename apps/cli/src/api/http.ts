@@ -2,11 +2,12 @@ import type { z } from 'zod';
 import { CliError, messageOf, systemCodeOf } from '../cli-error.ts';
 import type { Connection } from '../connection.ts';
 import { readApiError } from './api-error.ts';
+import { traceFromEnvironment } from './trace-environment.ts';
 
 /** How long a call may take that only asks for a state. */
 export const QUERY_TIMEOUT_MS = 60_000;
 
-/** Requests to one API with its key. Each ends by its signal and fails with an ApiError or a CliError. */
+/** Requests to one API with its credential. Each ends by its signal and fails with an ApiError or a CliError. */
 export interface ApiHttp {
   readonly connection: Connection;
   send(path: string, init: RequestInit, signal: AbortSignal): Promise<Response>;
@@ -18,12 +19,15 @@ export interface ApiHttp {
     signal: AbortSignal,
     timeoutMs?: number,
   ): Promise<z.output<Schema>>;
+  /** All of a list, over its pages. */
+  list<Item extends z.ZodType>(schema: z.ZodArray<Item>, path: string, signal: AbortSignal): Promise<z.output<Item>[]>;
 }
 
 export function createApiHttp(connection: Connection): ApiHttp {
   const send: ApiHttp['send'] = async (path, init, signal) => {
     const headers = new Headers(init.headers);
-    headers.set('X-API-Key', connection.apiKey);
+    if (connection.credential !== undefined) headers.set('Authorization', `Bearer ${connection.credential}`);
+    for (const [name, value] of Object.entries(traceFromEnvironment())) headers.set(name, value);
     const response = await fetchOrExplain(`${connection.baseUrl}${path}`, { ...init, headers }, signal);
     if (!response.ok) throw await readApiError(response);
     return response;
@@ -34,6 +38,17 @@ export function createApiHttp(connection: Connection): ApiHttp {
     json: async (schema, path, init, signal, timeoutMs = QUERY_TIMEOUT_MS) => {
       const response = await send(path, init, withTimeout(signal, timeoutMs));
       return checkShape(schema, await response.json(), path);
+    },
+    list: async (schema, path, signal) => {
+      const all = [];
+      for (let next: string | undefined = path; next !== undefined; ) {
+        const response: Response = await send(next, {}, withTimeout(signal, QUERY_TIMEOUT_MS));
+        all.push(...checkShape(schema, await response.json(), path));
+        const cursor = response.headers.get('x-next-cursor');
+        next =
+          cursor === null ? undefined : `${path}${path.includes('?') ? '&' : '?'}cursor=${encodeURIComponent(cursor)}`;
+      }
+      return all;
     },
   };
 }

@@ -38,7 +38,8 @@ export interface Pty extends Disposable {
   readonly tag: string;
   write(data: Uint8Array): void;
   resize(cols: number, rows: number): void;
-  kill(): void;
+  /** Resolves with whether it was told so; else the next connection tells it. */
+  kill(): Promise<boolean>;
   resumeOutput(): void;
   /** Exit code of the program, 128 + the signal when one ended it. Rejects when the connection is lost for good. */
   readonly exited: Promise<number>;
@@ -74,7 +75,7 @@ export async function openPty(
     tag: terminal.tag,
     write: (data) => terminal.write(data),
     resize: (cols, rows) => terminal.resize(cols, rows),
-    kill: () => terminal.send({ type: 'kill' }),
+    kill: () => terminal.kill(),
     resumeOutput: () => terminal.resumeOutput(),
     exited,
     [Symbol.dispose]: close,
@@ -92,6 +93,7 @@ class Terminal {
   #size: { cols: number; rows: number };
   #connection: ApiSocket | undefined;
   #isStarted = false;
+  #isToEnd = false;
   /** Offset of the next byte of output. */
   #next = 0;
   #resolveStarted: () => void = () => undefined;
@@ -139,6 +141,15 @@ class Terminal {
     this.send({ type: 'resize', cols, rows });
   }
 
+  async kill(): Promise<boolean> {
+    this.#isToEnd = true;
+    if (!this.#connection) return false;
+    return this.#connection.send({ type: 'kill' }).then(
+      () => true,
+      () => false,
+    );
+  }
+
   resumeOutput(): void {
     this.#connection?.socket.resume();
   }
@@ -156,6 +167,8 @@ class Terminal {
     // All at once, so that nothing that is written meanwhile comes between or twice.
     const sent = connection.send(round === 0 ? this.#firstFrame() : this.#connectFrame('wait'));
     for (const chunk of this.#input.chunks) this.send(chunk);
+    // It may have been said to a connection that was broken.
+    if (this.#isToEnd) this.send({ type: 'kill' });
     await sent;
     return Promise.race([exited, connection.failed]);
   }
@@ -182,7 +195,8 @@ class Terminal {
     };
   }
 
-  #receive({ socket }: ApiSocket): Promise<number> {
+  #receive(connection: ApiSocket): Promise<number> {
+    const { socket } = connection;
     const { onOutput, onNotice } = this.#options;
     const output = (data: Uint8Array, offset = this.#next) => {
       this.#next = offset + data.length;
@@ -190,6 +204,8 @@ class Terminal {
     };
     return new Promise((resolve, reject) => {
       socket.on('message', (data, isBinary) => {
+        // What a connection that was given up still brings, the next one brings again.
+        if (this.#connection !== connection) return;
         if (isBinary) return output(bytesOf(data));
         const frame = parseFrame(String(data));
         switch (frame?.type) {
@@ -210,6 +226,7 @@ class Terminal {
             return reject(new CliError('The API sent a frame that this version of wrenn does not understand.'));
         }
       });
+      socket.resume();
     });
   }
 

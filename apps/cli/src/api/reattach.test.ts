@@ -24,7 +24,7 @@ const connection = {
   get baseUrl() {
     return platform.baseUrl.replace('undefined', '1');
   },
-  get apiKey() {
+  get credential() {
     return platform.apiKey;
   },
 };
@@ -76,7 +76,6 @@ async function disturb(isOver: () => boolean): Promise<string[]> {
   const done: string[] = [];
   const names = Object.keys(DISTURBANCES);
   for (let i = 0; i < names.length || !isOver(); i++) {
-    if (isOver()) break;
     const name = names[i % names.length] ?? '';
     await delay(Math.random() * 300);
     await DISTURBANCES[name]?.();
@@ -85,20 +84,20 @@ async function disturb(isOver: () => boolean): Promise<string[]> {
   return done;
 }
 
-describe('a disturbed stream', () => {
-  beforeAll(() => {
-    // The sockets of the client, which a test cannot reach otherwise.
-    const { emit } = WebSocket.prototype;
-    WebSocket.prototype.emit = function (this: WebSocket, event: string | symbol, ...args: unknown[]): boolean {
-      if (event === 'open') sockets.add(this);
-      if (event === 'close') sockets.delete(this);
-      return emit.call(this, event, ...args);
-    };
-    return () => {
-      WebSocket.prototype.emit = emit;
-    };
-  });
+beforeAll(() => {
+  // The sockets of the client, which a test cannot reach otherwise.
+  const { emit } = WebSocket.prototype;
+  WebSocket.prototype.emit = function (this: WebSocket, event: string | symbol, ...args: unknown[]): boolean {
+    if (event === 'open') sockets.add(this);
+    if (event === 'close') sockets.delete(this);
+    return emit.call(this, event, ...args);
+  };
+  return () => {
+    WebSocket.prototype.emit = emit;
+  };
+});
 
+describe('a disturbed stream', () => {
   it('gives the output of a command byte for byte', async () => {
     const [stdout, stderr] = [new PassThrough(), new PassThrough()];
     const [out, err] = [buffer(stdout), buffer(stderr)];
@@ -222,12 +221,38 @@ it('goes back to a command that was left, from the oldest byte that is kept', as
 describe('who leaves', () => {
   const running = async () => (await platform.call(`/v1/capsules/${id}/processes`)).body.processes.length;
 
+  it('ends his terminal also where its connection has just been lost', async () => {
+    const program = { cmd: 'sleep', args: ['4251'] };
+    const options = { program, cols: 80, rows: 24, onOutput: () => true, onNotice: () => undefined };
+    using pty = await openPty(api, id, options, never);
+    for (const socket of sockets) socket.terminate();
+    pty.kill();
+    expect(await pty.exited).toBe(137);
+  });
+
   it('takes his command along', async () => {
     const leave = new AbortController();
     const sink = () => new PassThrough().resume();
     const onStarted = () => leave.abort(new Error('left'));
     const options = { cmd: 'sleep', args: ['4249'], stdout: sink(), stderr: sink(), onStarted };
     await expect(execStreaming(api, id, options, leave.signal)).rejects.toThrow('left');
+    await until('it is gone', async () => (await running()) === 0);
+  });
+
+  it('takes his command along also where nothing answers at that moment', async () => {
+    const leave = new AbortController();
+    const lost = Promise.withResolvers<void>();
+    const sink = () => new PassThrough().resume();
+    const options = { cmd: 'sleep', args: ['4252'], stdout: sink(), stderr: sink(), onNotice: () => lost.resolve() };
+    const exec = execStreaming(api, id, options, leave.signal);
+    const refused = expect(exec).rejects.toThrow('left');
+    await until('it runs', async () => (await running()) === 1);
+    await platform.stopControlPlane();
+    await lost.promise;
+    leave.abort(new Error('left'));
+    await delay(200);
+    await platform.startControlPlane();
+    await refused;
     await until('it is gone', async () => (await running()) === 0);
   });
 

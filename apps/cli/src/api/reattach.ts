@@ -51,11 +51,16 @@ export class Reattach {
       const seconds = Math.round(giveUpAfterMs / 1000);
       throw new CliError(`The connection did not come back within ${seconds} s.`, remedy, { cause: error });
     }
-    await delay(this.#retryMs, undefined, { signal });
+    await delay(this.#retryMs, undefined, { signal }).catch(() => signal.throwIfAborted());
     this.#retryMs = Math.min(this.#retryMs * 2, LAST_RETRY_MS);
   }
 }
 
 function passes(error: unknown): error is CliError {
-  return error instanceof ConnectionLost || (error instanceof ApiError && PASSING.includes(error.reason));
+  return error instanceof ConnectionLost || (error instanceof ApiError && isPassing(error));
+}
+
+/** Whether the same request may succeed a little later. */
+export function isPassing({ reason }: ApiError): boolean {
+  return PASSING.includes(reason);
 }

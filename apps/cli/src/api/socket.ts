@@ -4,6 +4,7 @@ import { CliError } from '../cli-error.ts';
 import type { Connection } from '../connection.ts';
 import { parseApiError } from './api-error.ts';
 import { explainUnreachable } from './http.ts';
+import { traceFromEnvironment } from './trace-environment.ts';
 
 const HANDSHAKE_TIMEOUT_MS = 30_000;
 /** A server that answers no ping for two rounds is gone. */
@@ -30,7 +31,10 @@ export class ConnectionLost extends CliError {}
 export async function openSocket(connection: Connection, path: string, signal: AbortSignal): Promise<ApiSocket> {
   signal.throwIfAborted();
   const socket = new WebSocket(`${connection.baseUrl.replace(/^http/, 'ws')}${path}`, {
-    headers: { 'X-API-Key': connection.apiKey },
+    headers: {
+      ...traceFromEnvironment(),
+      ...(connection.credential === undefined ? {} : { Authorization: `Bearer ${connection.credential}` }),
+    },
     handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
     perMessageDeflate: false,
     maxPayload: 64 * 1024 * 1024,
@@ -64,8 +68,14 @@ export async function openSocket(connection: Connection, path: string, signal: A
       (error) => failure.reject(explainUnreachable(connection.baseUrl, error)),
     );
   });
+  const opened = Promise.withResolvers<void>();
+  socket.once('open', () => {
+    // The first frames may have come together with the answer, before anybody listens to them.
+    socket.pause();
+    opened.resolve();
+  });
   try {
-    await Promise.race([failure.promise, new Promise<void>((resolve) => socket.once('open', resolve))]);
+    await Promise.race([failure.promise, opened.promise]);
   } catch (error) {
     dispose();
     throw error;

@@ -30,7 +30,7 @@ export function addDownCommand(program: Command, cli: Cli): void {
       }
       if (options.destroy) {
         using progress = startProgress('destroying capsules');
-        const api = createApiClient({ baseUrl: state.baseUrl, apiKey: readKeyFile(dir) });
+        const api = createApiClient({ baseUrl: state.baseUrl, credential: readKeyFile(dir) });
         const capsules = await api.listCapsules(cli.signal, EXISTING);
         progress.update(String(capsules.length));
         await Promise.all(capsules.map(({ id }) => api.destroyCapsule(id, cli.signal)));

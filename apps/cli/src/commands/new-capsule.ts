@@ -18,6 +18,7 @@ export interface NewCapsuleOptions {
   autoResume?: true;
   env?: Record<string, string>;
   label?: Record<string, string>;
+  hostTag?: string[];
 }
 
 export function addNewCapsuleOptions(command: Command): Command {
@@ -39,11 +40,16 @@ export function addNewCapsuleOptions(command: Command): Command {
     .option('--deadline <time>', 'the same this time from now, whatever it does (default: never)', parseSeconds)
     .option('--auto-resume', 'let it resume by itself when it is used')
     .option('-e, --env <name=value>', 'environment variable of every process in it; repeatable', collectEnvironment)
-    .option('--label <name=value>', 'label to find it by; repeatable', collectLabel);
+    .option('--label <name=value>', 'label to find it by; repeatable', collectLabel)
+    .option('--host-tag <tag>', 'only hosts with this tag will do; repeatable', collectTag);
 }
 
 function collectEnvironment(text: string, previous?: Record<string, string>): Record<string, string> {
   return collectEnv(text, previous);
+}
+
+function collectTag(tag: string, previous: readonly string[] = []): string[] {
+  return [...previous, tag];
 }
 
 export function toCreateBody(options: NewCapsuleOptions): CreateCapsuleBody {
@@ -58,6 +64,7 @@ export function toCreateBody(options: NewCapsuleOptions): CreateCapsuleBody {
     ...(options.autoResume === undefined ? {} : { auto_resume: options.autoResume }),
     ...(options.env === undefined ? {} : { envs: options.env }),
     ...(options.label === undefined ? {} : { metadata: options.label }),
+    ...(options.hostTag === undefined ? {} : { host_tags: options.hostTag }),
   };
 }
 

@@ -72,7 +72,7 @@ async function providePlatform(
   if (running !== undefined) {
     return stopwatch.step('use the platform that runs already', async () => {
       say(`at ${running.baseUrl}; it is left running`);
-      return createApiClient({ baseUrl: running.baseUrl, apiKey: readKeyFile(dir) });
+      return createApiClient({ baseUrl: running.baseUrl, credential: readKeyFile(dir) });
     });
   }
   await stopwatch.step('provide the guest kernel and image', () => ensureImagesWithProgress(dir, say, signal));

@@ -4,6 +4,7 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { wrennDir } from '@wrenn/config/wrenn-dir';
+import { until } from '@wrenn/testing/until';
 import { expect, it } from 'vitest';
 import { commandOf, findVmProcess } from './vm-process.ts';
 
@@ -23,7 +24,8 @@ it('finds the process of a capsule among the records of the host agent', async (
 it('tells the command of a process as long as it runs', async () => {
   const child = spawn('sleep', ['600']);
   await once(child, 'spawn');
-  expect(await commandOf(child.pid ?? 0)).toBe('sleep 600 ');
+  // For a moment after its start a program has no arguments.
+  expect(await until('it has a command', () => commandOf(child.pid ?? 0))).toBe('sleep 600 ');
   child.kill('SIGKILL');
   await once(child, 'exit');
   expect(await commandOf(child.pid ?? 0)).toBeUndefined();

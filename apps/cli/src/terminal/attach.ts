@@ -1,4 +1,5 @@
 import type { ApiClient } from '../api/client.ts';
+import { endProcess } from '../api/end-process.ts';
 import { openPty } from '../api/pty.ts';
 import { type Cli, note } from '../cli.ts';
 import { CliError } from '../cli-error.ts';
@@ -73,8 +74,10 @@ export async function attachTerminal(
   try {
     return await Promise.race([pty.exited, left.promise]);
   } catch (error) {
-    if (!('tag' in program)) pty.kill();
     stdout.write(RESET_SCREEN);
+    if (!('tag' in program) && !(await pty.kill())) {
+      await endProcess(api, capsuleId, pty.tag, (message) => note(`wrenn: ${message}`));
+    }
     throw error;
   } finally {
     stdin.off('data', onKeys);

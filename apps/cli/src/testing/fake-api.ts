@@ -2,10 +2,7 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import { text } from 'node:stream/consumers';
 import type { CapsuleBody } from '@wrenn/protocol/rest/capsule';
-import { vi } from 'vitest';
-import { createApiClient } from '../api/client.ts';
-import type { Cli } from '../cli.ts';
-import { buildProgram } from '../program.ts';
+import { type CommandResult, runCommand } from './run-command.ts';
 
 /** What a client asked. */
 export interface FakeRequest {
@@ -17,12 +14,8 @@ export interface FakeRequest {
 export interface FakeAnswer {
   readonly status?: number;
   readonly json?: unknown;
-}
-
-/** What one run of a command gave. */
-export interface CommandResult {
-  readonly stdout: string;
-  readonly exitCode: number;
+  /** In place of JSON. */
+  readonly text?: string;
 }
 
 /** An API whose answers a test gives, and the command line in this process against it. */
@@ -37,38 +30,18 @@ export async function startFakeApi(answer: (request: FakeRequest) => FakeAnswer)
     const content = await text(request);
     const asked = { line: `${request.method} ${request.url}`, body: content === '' ? undefined : JSON.parse(content) };
     requests.push(asked);
-    const { status = 200, json } = answer(asked);
+    const { status = 200, json, text: plain } = answer(asked);
     response
       .writeHead(status, { 'content-type': 'application/json' })
-      .end(json === undefined ? '' : JSON.stringify(json));
+      .end(plain ?? (json === undefined ? '' : JSON.stringify(json)));
   }).listen(0, '127.0.0.1');
   await once(server, 'listening');
   const address = server.address();
   const port = typeof address === 'object' ? address?.port : undefined;
   return {
     requests,
-    run: async (...args) => {
-      const { signal } = new AbortController();
-      const cli: Cli = {
-        interrupts: { signal, handle: () => ({ [Symbol.dispose]: () => undefined }) },
-        signal,
-        api: () => createApiClient({ baseUrl: `http://127.0.0.1:${port}`, apiKey: 'wrn_test' }),
-        exitCode: 0,
-      };
-      let stdout = '';
-      const write = vi.spyOn(process.stdout, 'write').mockImplementation((chunk) => {
-        stdout += String(chunk);
-        return true;
-      });
-      const writeError = vi.spyOn(process.stderr, 'write').mockReturnValue(true);
-      try {
-        await buildProgram(cli).parseAsync(args, { from: 'user' });
-      } finally {
-        write.mockRestore();
-        writeError.mockRestore();
-      }
-      return { stdout, exitCode: cli.exitCode };
-    },
+    run: (...args) =>
+      runCommand({ baseUrl: `http://127.0.0.1:${port}`, apiKey: 'wrn_test', loginToken: 'login-token' }, args),
     [Symbol.asyncDispose]: async () => {
       server.close().closeAllConnections();
     },

@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { type ListenAddress, listenAddress, readEnvironment } from '@wrenn/config/environment';
-import { freePort } from '@wrenn/config/free-port';
+import { freePorts } from '@wrenn/config/free-port';
 import { z } from 'zod';
 import { CliError, systemCodeOf } from '../cli-error.ts';
 
@@ -32,9 +32,12 @@ export function readAddresses(env: Readonly<Record<string, string | undefined>> 
 
 /** Addresses on this machine at ports that are free now. */
 export async function freeAddresses(): Promise<PlatformAddresses> {
-  const api = { host: '127.0.0.1', port: await freePort() };
-  const agent = { host: '127.0.0.1', port: await freePort() };
-  return { api, agent, agentUrl: `https://127.0.0.1:${agent.port}` };
+  const [api, agent] = await freePorts(2);
+  return {
+    api: { host: '127.0.0.1', port: api },
+    agent: { host: '127.0.0.1', port: agent },
+    agentUrl: `https://127.0.0.1:${agent}`,
+  };
 }
 
 /** The address that a client on this machine uses for a server. */

@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { WrennDir } from '@wrenn/config/wrenn-dir';
@@ -16,7 +16,7 @@ const REPOSITORY = join(import.meta.dirname, '..', '..', '..', '..');
 const READY_TIMEOUT_MS = 180_000;
 const READY_POLL_MS = 150;
 /** Time for each program to finish what it has begun, before it is ended by force. */
-const STOP_GRACE_MS = 30_000;
+export const STOP_GRACE_MS = 30_000;
 
 export interface PlatformOptions {
   readonly dir: WrennDir;
@@ -41,6 +41,7 @@ export interface RunningPlatform {
 export async function startPlatform(options: PlatformOptions, signal: AbortSignal): Promise<RunningPlatform> {
   const { dir, addresses } = options;
   requireRoot();
+  requireNoHost(dir);
   // Others may pass through, but not list: VMs run under users of their own.
   mkdirSync(dir.root, { recursive: true, mode: 0o711 });
   mkdirSync(dir.logs, { recursive: true, mode: 0o750 });
@@ -55,6 +56,9 @@ export async function startPlatform(options: PlatformOptions, signal: AbortSigna
     WRENN_CP_LISTEN_ADDR: formatListenAddress(addresses.api),
     WRENN_HOST_LISTEN_ADDR: formatListenAddress(addresses.agent),
     CP_HOST_AGENT_ADDR: addresses.agentUrl,
+    // The agent beside it belongs to this platform, whatever else the environment is for.
+    WRENN_CP_URL: '',
+    AGENT_CP_URL: '',
   };
   const early = Promise.withResolvers<never>();
   early.promise.catch(() => undefined);
@@ -88,12 +92,22 @@ export async function startPlatform(options: PlatformOptions, signal: AbortSigna
   await Promise.race([untilReady(baseUrl, dir, signal), early.promise]);
   isReady = true;
   lock.publish(baseUrl);
-  const connection = { baseUrl, apiKey: readKeyFile(dir) };
+  const connection = { baseUrl, credential: readKeyFile(dir) };
   const owned = resources.move();
   return { connection, stop: () => owned.disposeAsync() };
 }
 
-function requireRoot(): void {
+/** The agent would go by the credentials of the other platform. @throws CliError */
+function requireNoHost({ root, hostCredentials }: WrennDir): void {
+  if (!existsSync(hostCredentials)) return;
+  throw new CliError(
+    `This machine is a host of another platform: ${hostCredentials} says which.`,
+    `Run \`wrenn host join\` to go on with that, or set WRENN_DIR to another folder than ${root} for a platform of its own.`,
+  );
+}
+
+/** @throws CliError */
+export function requireRoot(): void {
   if (process.getuid?.() === 0) return;
   throw new CliError(
     'The platform needs root: it makes network namespaces, TAP devices and users for its microVMs.',
@@ -102,7 +116,7 @@ function requireRoot(): void {
 }
 
 async function untilReady(baseUrl: string, dir: WrennDir, signal: AbortSignal): Promise<void> {
-  const api = createApiClient({ baseUrl, apiKey: '' });
+  const api = createApiClient({ baseUrl, credential: undefined });
   const deadline = performance.now() + READY_TIMEOUT_MS;
   let missing = 'nothing answers yet';
   while (performance.now() < deadline) {

@@ -39,7 +39,7 @@ function describe({ connection }: RunningPlatform, keyFile: string, logs: string
   const me = commandName();
   print('');
   print(`  API   ${connection.baseUrl}`);
-  print(`  Key   ${connection.apiKey}  (in ${keyFile})`);
+  print(`  Key   ${connection.credential}  (in ${keyFile})`);
   print(`  Docs  ${connection.baseUrl}/docs`);
   print(`  Logs  ${logs}`);
   print('');

@@ -4,11 +4,14 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf } from '../cli-error.ts';
 import type { LogFile } from './log-file.ts';
 
+export type ProgramCommand = readonly [string, ...string[]];
+
 /** One of the platform's programs. */
 export interface ProgramOptions {
   /** As people know it, e.g. "wrenn-agent". */
   readonly name: string;
-  readonly command: readonly [string, ...string[]];
+  /** What to run; a function is asked at each start. */
+  readonly command: ProgramCommand | (() => ProgramCommand);
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly log: LogFile;
   /** Called each time that the program ended without being told to. */
@@ -72,11 +75,15 @@ export function supervise(options: ProgramOptions): SupervisedProgram {
 
 function start({ command, env, log }: ProgramOptions): ChildProcess {
   // prctl(PR_SET_PDEATHSIG) is kept over exec, see prctl(2).
-  const child = spawn('setpriv', ['--pdeathsig', 'TERM', '--', ...command], {
-    env: { ...process.env, ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
-    detached: true,
-  });
+  const child = spawn(
+    'setpriv',
+    ['--pdeathsig', 'TERM', '--', ...(typeof command === 'function' ? command() : command)],
+    {
+      env: { ...process.env, ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+      detached: true,
+    },
+  );
   child.stdout.on('data', (data: Buffer) => log.append(data));
   child.stderr.on('data', (data: Buffer) => log.append(data));
   return child;
@@ -92,6 +99,9 @@ async function ending(child: ChildProcess): Promise<string> {
   try {
     const [code, signal] = await once(child, 'exit');
     await Promise.race([closed, delay(DRAIN_MS, undefined, { ref: false })]);
+    // Whoever holds them still: nobody takes what they write.
+    child.stdout?.destroy();
+    child.stderr?.destroy();
     return signal ? `was ended by ${signal}` : `ended with code ${code}`;
   } catch (error) {
     return `could not be started: ${messageOf(error)}`;
