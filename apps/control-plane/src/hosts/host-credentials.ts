@@ -92,10 +92,13 @@ async function isInUse(tx: Db, id: string): Promise<boolean> {
   return found > 0;
 }
 
-const isNotOver = or(isNull(hostRefreshTokens.revokedAt), gt(hostRefreshTokens.revokedAt, sql`now()`));
+/** When a statement runs: a transaction that waited for another one began before what that one wrote. */
+const AT_ONCE = sql`clock_timestamp()`;
+
+const isNotOver = or(isNull(hostRefreshTokens.revokedAt), gt(hostRefreshTokens.revokedAt, AT_ONCE));
 
 /** Ends sets of a host that still hold, at once or at a time to come. */
-export async function endCredentials(tx: Db, hostId: string, which?: SQL, at: SQL = sql`now()`): Promise<void> {
+export async function endCredentials(tx: Db, hostId: string, which?: SQL, at: SQL = AT_ONCE): Promise<void> {
   await tx
     .update(hostRefreshTokens)
     .set({ revokedAt: at })
