@@ -192,6 +192,7 @@ describe('Jobs', () => {
     await first[Symbol.asyncDispose]();
     expect(performance.now() - before).toBeLessThan(7000);
     await until('the other one did it', 10_000, () => ran.includes('b'));
+    expect(ran).toEqual(['a', 'b']);
   });
 
   it('goes on after its connections broke', async () => {

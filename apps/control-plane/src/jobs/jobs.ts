@@ -188,6 +188,7 @@ export class Jobs implements AsyncDisposable {
         this.#boss.notifyWorker(worker);
         const attempt = { number: job.retryCount + 1, isLast: job.retryCount >= job.retryLimit };
         try {
+          this.#closing.signal.throwIfAborted();
           await handler(job.data ?? {}, AbortSignal.any([job.signal, this.#closing.signal]), attempt);
         } catch (err) {
           this.#log.warn({ err, queue: name, job: job.id, attempt: attempt.number }, 'a job failed');
@@ -199,6 +200,8 @@ export class Jobs implements AsyncDisposable {
 
   /** Ends the connections; jobs that run are told to end, and begun again by others when they do not in time. */
   async [Symbol.asyncDispose](): Promise<void> {
+    // First, since a job that is told to end can be due again at once, and is another control plane's then.
+    await Promise.all([...this.#queues.keys()].map((name) => this.#boss.offWork(name, { wait: false })));
     this.#closing.abort(new Error('this control plane stops'));
     await this.#boss.stop({ graceful: true, timeout: STOP_BUDGET_MS });
   }
