@@ -11,6 +11,8 @@ import { openPooledDb } from './transactions.ts';
 
 const CONNECT_TIMEOUT_MS = 10_000;
 const STATEMENT_TIMEOUT_MS = 30_000;
+/** As long as a statement may hold the connection that a request waits for. */
+const POOL_TIMEOUT_MS = STATEMENT_TIMEOUT_MS;
 const POOL_SIZE = 10;
 
 export type Db = NodePgDatabase<typeof schema>;
@@ -64,10 +66,16 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
     }
   };
   // The pool makes a new connection when it is needed; the embedded server may need a start first.
-  const pool = new ConnectionPool({ ...config, max: POOL_SIZE, statement_timeout: STATEMENT_TIMEOUT_MS }, (err) => {
-    log.warn({ err }, 'lost a database connection');
-    startAgain();
-  });
+  const pool = new ConnectionPool(
+    {
+      ...{ ...config, connectionTimeoutMillis: POOL_TIMEOUT_MS },
+      ...{ max: POOL_SIZE, statement_timeout: STATEMENT_TIMEOUT_MS },
+    },
+    (err) => {
+      log.warn({ err }, 'lost a database connection');
+      startAgain();
+    },
+  );
   try {
     await runMigrations(connectClient, log);
   } catch (error) {

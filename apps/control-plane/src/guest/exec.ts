@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { patientTimeout } from '@wrenn/config/patient-timeout';
 import { WrennError } from '@wrenn/protocol/errors';
 import { EXEC_OUTPUT_LIMIT_BYTES } from '@wrenn/protocol/rest/exec';
 import type { Guest } from './guest.ts';
@@ -99,7 +100,8 @@ export function openProcess(
     [Symbol.asyncDispose]: async () => {
       ended.abort(new Error('no longer wanted'));
       if (isOver || pid === undefined || command.tag !== undefined) return;
-      await killProcess(guest, String(pid), AbortSignal.timeout(KILL_TIMEOUT_MS));
+      using limit = patientTimeout(KILL_TIMEOUT_MS);
+      await killProcess(guest, String(pid), limit.signal);
     },
   };
 }

@@ -1,3 +1,4 @@
+import { patientTimeout } from '@wrenn/config/patient-timeout';
 import { WrennError } from '@wrenn/protocol/errors';
 import { capsuleParamsSchema } from '@wrenn/protocol/rest/capsule';
 import { toRestError } from '@wrenn/protocol/rest/error';
@@ -202,8 +203,10 @@ async function follow(process: LastingProcess, beginning: Beginning, selector: s
     }
   } catch (error) {
     // Nobody could ever find it.
-    if (!isKnown && frames.gone.aborted)
-      await signalLasting(process, selector, SIGKILL, AbortSignal.timeout(KILL_TIMEOUT_MS));
+    if (!isKnown && frames.gone.aborted) {
+      using limit = patientTimeout(KILL_TIMEOUT_MS);
+      await signalLasting(process, selector, SIGKILL, limit.signal);
+    }
     throw error;
   } finally {
     if (frames.gone.aborted) await settleLastWords(obeying);
