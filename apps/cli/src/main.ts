@@ -1,11 +1,11 @@
 import { CommanderError } from 'commander';
-import { createCli } from './cli.ts';
+import { type Cli, createCli } from './cli.ts';
 import { describeFailure, EXIT } from './cli-error.ts';
 import { Interrupted, watchInterrupts } from './interrupts.ts';
 import { buildProgram } from './program.ts';
+import { flush } from './terminal/flush.ts';
 
-async function main(args: readonly string[]): Promise<number> {
-  const cli = createCli(watchInterrupts());
+async function main(cli: Cli, args: readonly string[]): Promise<number> {
   try {
     await buildProgram(cli).parseAsync(args, { from: 'user' });
     return cli.exitCode;
@@ -20,5 +20,8 @@ async function main(args: readonly string[]): Promise<number> {
   }
 }
 
+const cli = createCli(watchInterrupts());
+const exitCode = await main(cli, process.argv.slice(2));
+await flush([process.stdout, process.stderr], cli.signal);
 // Sockets that are kept for a next request, and a terminal that nobody types on, must not hold the process.
-process.exit(await main(process.argv.slice(2)));
+process.exit(exitCode);
