@@ -11,7 +11,8 @@ export function clientGone(request: FastifyRequest, reply: FastifyReply): AbortS
   const abort = () => {
     if (!reply.raw.writableFinished) controller.abort(new ClientGoneError('the client is gone'));
   };
-  if (request.raw.destroyed && !request.raw.complete) abort();
+  // Also before the handler began: then nothing more is heard of it.
+  if (reply.raw.destroyed || (request.raw.destroyed && !request.raw.complete)) abort();
   else reply.raw.once('close', abort);
   return controller.signal;
 }
