@@ -44,6 +44,8 @@ import { VmManager } from './vms/vm-manager.ts';
 
 const JOIN_TIMEOUT_MS = 120_000;
 const RECOVERY_TIMEOUT_MS = 300_000;
+/** What a verb then has not done is undone: within the time that supervisors wait for a program's end. */
+const STOP_GRACE_MS = 20_000;
 const RENEWAL_CHECK_MS = 86_400_000;
 
 export interface AgentOptions {
@@ -64,7 +66,7 @@ export interface AgentOptions {
   readonly warmPoolMaxMb?: number | undefined;
   /** Of the platform that this machine joins or has joined; only one on this machine is served unless told. */
   readonly fleet?: FleetOptions;
-  /** How long a stop waits for verbs that have begun; 30 s unless told. */
+  /** How long a stop waits for verbs that have begun; 20 s unless told. */
   readonly stopGraceMs?: number;
 }
 
@@ -146,7 +148,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     makeRoomForFetched: makeRoomForCopies,
     ...{ owner, agentVersion, log, beforeEnd: (record) => sampler.lastLook(record) },
   });
-  stack.defer(() => vms.close(options.stopGraceMs ?? 30_000));
+  stack.defer(() => vms.close(options.stopGraceMs ?? STOP_GRACE_MS));
   const metrics = createAgentMetrics({ root, vms: () => vms.list(), pool, slots, sampler });
   const { metricsListen } = options;
   // Before the recovery, so that it can be told that it lasts.
@@ -188,7 +190,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     metricsPort: watch?.port,
     async [Symbol.asyncDispose]() {
       server.stopListening();
-      await Promise.all([vms.close(options.stopGraceMs ?? 30_000), pool[Symbol.asyncDispose]()]);
+      await Promise.all([vms.close(options.stopGraceMs ?? STOP_GRACE_MS), pool[Symbol.asyncDispose]()]);
       await owned.disposeAsync();
     },
   };

@@ -30,6 +30,7 @@ export async function withBuildLock<Result>(
   const closed = once(holder, 'close');
   const onAbort = () => holder.kill('SIGTERM');
   options.signal.addEventListener('abort', onAbort, { once: true });
+  if (options.signal.aborted) onAbort();
   const waitTimer = setTimeout(() => options.onWait?.(), 300);
   try {
     const first = await Promise.race([once(holder.stdout, 'data'), closed.then(() => undefined)]);

@@ -57,7 +57,7 @@ export class HostSession implements AsyncDisposable {
   /** Of the last ping that was sent or answered, or of the end of a connection that was well until then. */
   #heardMs: number | undefined;
   #isAsking = false;
-  #closed = false;
+  readonly #closing = new AbortController();
 
   constructor(endpoint: HostEndpoint, trust: HostTrust, log: Logger) {
     this.authority = new URL(endpoint.address).origin;
@@ -94,7 +94,7 @@ export class HostSession implements AsyncDisposable {
   }
 
   async #open(): Promise<ClientHttp2Session> {
-    if (this.#closed) throw new WrennError('shutting_down');
+    if (this.#closing.signal.aborted) throw new WrennError('shutting_down');
     if (this.#session && !this.#session.destroyed && !this.#session.closed) return this.#session;
     this.#opening ??= this.#connect().finally(() => {
       this.#opening = undefined;
@@ -104,7 +104,7 @@ export class HostSession implements AsyncDisposable {
 
   async #connect(): Promise<ClientHttp2Session> {
     const { commonName, openStream } = this.#endpoint;
-    const signal = AbortSignal.timeout(CONNECT_TIMEOUT_MS);
+    const signal = AbortSignal.any([AbortSignal.timeout(CONNECT_TIMEOUT_MS), this.#closing.signal]);
     const stream = await openStream?.(signal);
     const tls = this.#tlsOptions();
     const { hostname } = new URL(this.authority);
@@ -129,7 +129,7 @@ export class HostSession implements AsyncDisposable {
     this.#keepAlive(session);
     // Requests are bounded by what callers do, not by the listener warning of one shared emitter.
     session.setMaxListeners(0);
-    if (this.#closed) {
+    if (this.#closing.signal.aborted) {
       session.destroy();
       throw new WrennError('shutting_down');
     }
@@ -182,7 +182,7 @@ export class HostSession implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#closed = true;
+    this.#closing.abort(new WrennError('shutting_down'));
     await this.#opening?.catch(() => undefined);
     const session = this.#session;
     if (!session || session.destroyed) return;

@@ -38,6 +38,7 @@ async function untilReleased(path: string, deadline: AbortSignal): Promise<void>
   const socket = connect(path);
   const giveUp = () => socket.destroy();
   deadline.addEventListener('abort', giveUp);
+  if (deadline.aborted) giveUp();
   // Resumed, so that the end of the other side is seen.
   const closed = new Promise<void>((resolve) => socket.once('close', () => resolve()));
   socket.on('error', () => undefined).resume();
