@@ -13,8 +13,9 @@ export default defineConfig({
           name: 'unit',
           globalSetup: STOP_TEST_SERVER,
           include: ['apps/*/src/**/*.test.ts', 'libs/*/src/**/*.test.ts', 'scripts/**/*.test.ts', 'bench/**/*.test.ts'],
-          testTimeout: 30_000,
-          hookTimeout: 60_000,
+          // More than the longest single wait of a test, which says better what is missing.
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
         },
       },
       {
@@ -28,8 +29,8 @@ export default defineConfig({
             'apps/control-plane/src/channels/dispatcher.test.ts',
             'apps/control-plane/src/mail/mails.test.ts',
           ],
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
         },
       },
       {
