@@ -3,13 +3,14 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { WrennError } from '@wrenn/protocol/errors';
 import { capsuleSchema } from '@wrenn/protocol/rest/capsule';
+import { startStopwatch } from '@wrenn/testing/stopwatch';
 import { until } from '@wrenn/testing/until';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { TestPlatform } from '../testing/test-platform.ts';
 
 const PATIENCE_MS = 90_000;
-/** By then a capsule whose timeout is a second would have been ended if nothing had kept it. */
-const LONG_MS = 6000;
+/** By then a capsule whose timeout is four seconds or less would have been ended if nothing had kept it. */
+const LONG_MS = 10_000;
 
 // Many tests at once, each of which waits for several timeouts.
 vi.setConfig({ testTimeout: 180_000 });
@@ -152,21 +153,20 @@ describe.concurrent('a capsule at work', () => {
 describe.concurrent('the deadline', () => {
   it('ends a capsule in use', async () => {
     const id = await create({ deadline_sec: 2 });
-    const began = Date.now();
     const exec = platform.call(`/v1/capsules/${id}/exec`, { json: sh('sleep 600') });
     await untilStopped(id);
-    expect(Date.now() - began).toBeLessThan(20_000);
     expect((await exec).status).toBeGreaterThanOrEqual(400);
   });
 
   it('can be set and taken away while it runs', async () => {
-    const [ended, kept] = [await create({}), await create({ deadline_sec: 15 })];
+    const ended = await create({});
+    const kept = await create({ deadline_sec: 30 });
+    expect((await patch(kept, { deadline_sec: null })).body.deadline_at).toBe(null);
+    const past = Date.now() + 31_000;
     const before = Date.now();
     const { body } = await patch(ended, { deadline_sec: 2 });
     expect(Date.parse(body.deadline_at)).toBeGreaterThanOrEqual(before + 1990);
     expect(Date.parse(body.deadline_at)).toBeLessThanOrEqual(Date.now() + 2010);
-    expect((await patch(kept, { deadline_sec: null })).body.deadline_at).toBe(null);
-    const past = Date.now() + 16_000;
     await untilStopped(ended);
     await until('the other deadline has passed', () => Date.now() > past);
     expect((await get(kept)).status).toBe('running');
@@ -207,18 +207,21 @@ describe.concurrent('a capsule that is put to sleep by its time', () => {
 
   it('runs on when it cannot be paused, and is not tried again at once unless its settings change', async () => {
     const id = await platform.createCapsule({ timeout_sec: 1 });
-    const attempts = () =>
-      platform.host.asked('pause').filter((request) => 'id' in request && request.id === id).length;
+    const attemptsMs: number[] = [];
     platform.host.before.pause = async (request) => {
-      if (request.id === id) throw new WrennError('host_disk_full');
+      if (request.id !== id) return;
+      attemptsMs.push(Date.now());
+      throw new WrennError('host_disk_full');
     };
-    await until('it was tried', PATIENCE_MS, () => attempts() === 1);
+    await until('it was tried', PATIENCE_MS, () => attemptsMs.length > 0);
     await until('it runs', async () => (await get(id)).status === 'running');
     const tried = Date.now();
     await until('several looks have passed', () => Date.now() - tried > 5000);
-    expect(attempts()).toBe(1);
+    const [first = 0, second = Number.POSITIVE_INFINITY] = attemptsMs;
+    expect(second - first).toBeGreaterThan(5000);
+    const before = attemptsMs.length;
     await patch(id, { timeout_sec: 1 });
-    await until('it was tried again', () => attempts() === 2);
+    await until('it was tried again', () => attemptsMs.length > before);
     delete platform.host.before.pause;
     await patch(id, { timeout_sec: 1 });
     await untilPaused(id);
@@ -233,11 +236,11 @@ describe.concurrent('PATCH', () => {
       const { last_active_at } = await get(shorter);
       return Date.now() - Date.parse(last_active_at) > 2000;
     });
-    const began = Date.now();
+    using stopwatch = startStopwatch();
     expect((await patch(shorter, { timeout_sec: 1 })).body).toMatchObject({ timeout_sec: 1, status: 'running' });
     await untilStopped(shorter);
     // Not only at the next look of its own accord.
-    expect(Date.now() - began).toBeLessThan(10_000);
+    expect(stopwatch.elapsedMs).toBeLessThan(10_000);
     await until('the earlier timeout of the other has passed', async () => {
       const { last_active_at } = await get(longer);
       return Date.now() - Date.parse(last_active_at) > 7000;
@@ -310,9 +313,9 @@ describe.concurrent('what keeps a capsule awake', () => {
   it('is left out when the guest does not answer, and nobody waits long for that', async () => {
     const id = await create({});
     platform.host.freeze(id, true);
-    const began = performance.now();
+    using stopwatch = startStopwatch();
     expect(await get(id)).not.toHaveProperty('awake');
-    expect(performance.now() - began).toBeLessThan(10_000);
+    expect(stopwatch.elapsedMs).toBeLessThan(10_000);
     platform.host.freeze(id, false);
     await until('it is told again', async () => (await get(id)).awake !== undefined);
   });
@@ -321,7 +324,8 @@ describe.concurrent('what keeps a capsule awake', () => {
 describe('two control planes', () => {
   it('do not end what is used through the other', async () => {
     await using _another = await platform.startAnother();
-    const id = await create({ timeout_sec: 1 });
+    // Watched for half of that before it is ended: longer than it takes the other one to hear of a use.
+    const id = await create({ timeout_sec: 4 });
     const pinging = setInterval(() => void platform.fetch(`/v1/capsules/${id}/ping`, { method: 'POST' }), 300);
     await untilKeptAwake(id).finally(() => clearInterval(pinging));
     await untilStopped(id);
@@ -333,9 +337,9 @@ describe('a capsule whose host was silent', () => {
     const id = await create({ timeout_sec: 600 });
     const before = await get(id);
     await platform.host.goSilent();
-    await until('it is missing', async () => (await get(id)).status === 'missing');
+    await until('it is missing', PATIENCE_MS, async () => (await get(id)).status === 'missing');
     await platform.host.listen();
-    await until('it runs again', async () => (await get(id)).status === 'running');
+    await until('it runs again', PATIENCE_MS, async () => (await get(id)).status === 'running');
     expect(Date.parse((await get(id)).last_active_at)).toBeGreaterThan(Date.parse(before.last_active_at));
   });
 });
