@@ -9,6 +9,8 @@ import { Jobs } from './jobs.ts';
 
 const log = pino({ level: 'silent' });
 const QUICK = { poll: 0.5, supervise: 1, heartbeat: 10 };
+/** By looks of its own alone a worker would be far too slow for any test. */
+const TOLD = { ...QUICK, poll: 300 };
 let database: Database;
 let stack: AsyncDisposableStack;
 
@@ -29,17 +31,15 @@ describe('Jobs', () => {
   it('does a job exactly if its transaction is committed, and at once', async () => {
     const done: unknown[] = [];
     const define = (it: Jobs) => it.define('greet', { deadlineMs: 5000 }, async (data) => void done.push(data));
-    const jobs = await openJobs(define, { ...QUICK, poll: 30 });
+    const jobs = await openJobs(define, TOLD);
     await expect(
       database.db.transaction(async (tx) => {
         await jobs.enqueue(tx, 'greet', { name: 'nobody' });
         throw new Error('rolled back');
       }),
     ).rejects.toThrow('rolled back');
-    const before = performance.now();
     await database.db.transaction((tx) => jobs.enqueue(tx, 'greet', { name: 'Ada' }));
     await until('it is done', () => done.length > 0);
-    expect(performance.now() - before).toBeLessThan(10_000);
     expect(done).toEqual([{ name: 'Ada' }]);
   });
 
@@ -73,7 +73,7 @@ describe('Jobs', () => {
       ),
     );
     await jobs.enqueue(database.db, 'fail', {});
-    await until('it gave up', 20_000, () => attempts.length === 3);
+    await until('it gave up', () => attempts.length === 3);
     expect(attempts).toEqual([
       { number: 1, isLast: false },
       { number: 2, isLast: false },
@@ -95,24 +95,22 @@ describe('Jobs', () => {
       ),
     );
     await jobs.enqueue(database.db, 'hang', {});
-    await until('it was repeated', 15_000, () => reasons.length === 2);
+    await until('it was repeated', () => reasons.length === 2);
     expect(reasons).toEqual(['ended', 'second']);
   });
 
   it('are done one right after the other where many wait', async () => {
     let done = 0;
-    const jobs = await openJobs((it) =>
+    const define = (it: Jobs) =>
       it.define('many', { deadlineMs: 5000, concurrency: 2 }, async () => {
         done += 1;
-      }),
-    );
-    const began = performance.now();
+      });
+    const jobs = await openJobs(define, TOLD);
+    // They are announced once for all. A look for each pair, every two seconds at best, would take twice the limit.
     await database.db.transaction(async (tx) => {
-      for (let job = 0; job < 80; job += 1) await jobs.enqueue(tx, 'many', {});
+      for (let job = 0; job < 120; job += 1) await jobs.enqueue(tx, 'many', {});
     });
-    await until('all are done', 60_000, () => done === 80);
-    // A look for each pair, once a second, would take twice as long.
-    expect(performance.now() - began).toBeLessThan(10_000);
+    await until('all are done', 60_000, () => done === 120);
   });
 
   it('puts in what is scheduled once for two control planes', async () => {
@@ -143,7 +141,7 @@ describe('Jobs', () => {
     );
     const due = Date.now() + 1500;
     await jobs.enqueue(database.db, 'later', {}, { startAfter: new Date(due) });
-    await until('it is done', 10_000, () => doneAt > 0);
+    await until('it is done', () => doneAt > 0);
     expect(doneAt).toBeGreaterThanOrEqual(due - 5);
   });
 
@@ -164,7 +162,7 @@ describe('Jobs', () => {
         await delay(20);
       });
     await Promise.all(Array.from({ length: 12 }, (_, n) => ask(n)));
-    await until('every one was seen', 10_000, () => seen.length === 12);
+    await until('every one was seen', () => seen.length === 12);
     const { rows } = await database.db.execute<{ jobs: number }>(
       sql`SELECT count(*)::int AS jobs FROM pgboss.job WHERE name = 'digest'`,
     );
@@ -174,6 +172,7 @@ describe('Jobs', () => {
 
   it('tells running jobs to end when it stops, and others go on with them', async () => {
     const ran: string[] = [];
+    const reasons: unknown[] = [];
     const define = (who: string) => (jobs: Jobs) =>
       jobs.define(
         'long',
@@ -181,17 +180,19 @@ describe('Jobs', () => {
         async (_data, signal) => {
           ran.push(who);
           if (who === 'b') return;
-          await new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
+          await new Promise((resolve) => signal.addEventListener('abort', resolve));
+          reasons.push(signal.reason);
+          throw signal.reason;
         },
       );
     const first = await openJobs(define('a'));
     await first.enqueue(database.db, 'long', {});
     await until('it runs', () => ran.length === 1);
     await openJobs(define('b'));
-    const before = performance.now();
     await first[Symbol.asyncDispose]();
-    expect(performance.now() - before).toBeLessThan(7000);
-    await until('the other one did it', 10_000, () => ran.includes('b'));
+    // Said at the begin of the stop; a job that is left when its time is over hears something else.
+    expect(reasons).toEqual([new Error('this control plane stops')]);
+    await until('the other one did it', () => ran.includes('b'));
     expect(ran).toEqual(['a', 'b']);
   });
 
@@ -201,7 +202,7 @@ describe('Jobs', () => {
     await database.db.execute(sql`
       SELECT pg_terminate_backend(pid) FROM pg_stat_activity
       WHERE datname = current_database() AND pid <> pg_backend_pid()`);
-    await until('a job is taken again', 15_000, async () => {
+    await until('a job is taken again', async () => {
       await jobs.enqueue(database.db, 'after', {}).catch(() => undefined);
       return done.length > 0;
     });

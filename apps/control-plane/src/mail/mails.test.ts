@@ -193,11 +193,14 @@ describe('mail', () => {
     await jobs.start();
     const id = await mailer.send(database.db, activation());
     await until('it is connected', () => sockets.size > 0);
-    const before = performance.now();
     await jobs[Symbol.asyncDispose]();
     mailer[Symbol.dispose]();
-    expect(performance.now() - before).toBeLessThan(7000);
-    expect(await row(id)).toMatchObject({ status: 'queued' });
+    const noted = await until('it is noted', async () => {
+      const found = await row(id);
+      return found.error ? found : undefined;
+    });
+    // Said at the begin of the stop; a mail that is left when its time is over hears something else.
+    expect(noted).toMatchObject({ status: 'queued', error: 'this control plane stops' });
   });
 
   it('is the same mail when its sender was killed before it could put down that it was sent', async () => {
@@ -233,14 +236,14 @@ describe('mail', () => {
     // Puts the mail in, and sends nothing by itself.
     const jobs = stack.use(await Jobs.open({ connection: database.connection, log, paceS: PACE }));
     const { send } = openMailer({ db: database.db, keyRing, jobs, smtp: receiver.settings, publicUrl, log });
-    await until('the child has made the queue', 60_000, async () => {
+    await until('the child has made the queue', async () => {
       const { rows } = await database.db.execute(sql`SELECT 1 FROM pgboss.queue WHERE name = 'mail'`);
       return rows.length > 0;
     });
     const id = await send(database.db, activation());
-    const first = await receiver.take(TO, 60_000);
+    const first = await receiver.take(TO);
     await sender(receiver.settings);
-    const second = await receiver.take(TO, 60_000);
+    const second = await receiver.take(TO);
     expect([second.messageId, second.text]).toEqual([first.messageId, first.text]);
     expect(await settled(id)).toMatchObject({ status: 'sent', attempts: 2 });
     expect(receiver.mails).toEqual([]);

@@ -105,8 +105,8 @@ export class SmtpReceiver implements AsyncDisposable {
   }
 
   /** The next mail to an address, once it has come; each is given once. */
-  async take(address: string, timeoutMs = 20_000): Promise<ReceivedMail> {
-    const index = await until(`a mail to ${address} comes`, timeoutMs, () => {
+  async take(address: string): Promise<ReceivedMail> {
+    const index = await until(`a mail to ${address} comes`, () => {
       const at = this.mails.findIndex(({ recipients }) => recipients.includes(address));
       return at === -1 ? undefined : { at };
     });
