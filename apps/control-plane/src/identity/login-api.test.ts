@@ -139,23 +139,25 @@ describe('the lock of an account', () => {
 
   it('is reached by exactly so many wrong passwords, also at the same moment, and takes no right one', async () => {
     const { user_id } = await visitor.arrive('target@example.com');
+    const before = Date.now();
     await Promise.all(Array.from({ length: 3 * FAILURES_TO_LOCK }, () => wrong('target@example.com')));
     const locked = await stateOf(user_id);
     expect(locked?.failedLogins).toBe(FAILURES_TO_LOCK);
-    expect(Number(locked?.lockedUntil)).toBeGreaterThan(Date.now() + 50_000);
+    expect(Number(locked?.lockedUntil)).toBeGreaterThan(before + 50_000);
     expect((await visitor.logIn('target@example.com')).body.error.reason).toBe('invalid_credentials');
   });
 
   it('grows with each failure after it, and ends with a right password', async () => {
     const { user_id } = await visitor.arrive('again@example.com');
     await change(user_id, { failedLogins: FAILURES_TO_LOCK, lockedUntil: new Date(Date.now() - 1000) });
+    const before = Date.now();
     await wrong('again@example.com');
-    expect(Number((await stateOf(user_id))?.lockedUntil)).toBeGreaterThan(Date.now() + 110_000);
+    expect(Number((await stateOf(user_id))?.lockedUntil)).toBeGreaterThan(before + 110_000);
     await change(user_id, { failedLogins: 40, lockedUntil: new Date(Date.now() - 1000) });
     await wrong('again@example.com');
-    const longest = Number((await stateOf(user_id))?.lockedUntil) - Date.now();
-    expect(longest).toBeGreaterThan(3_590_000);
-    expect(longest).toBeLessThan(3_601_000);
+    const longest = Number((await stateOf(user_id))?.lockedUntil);
+    expect(longest).toBeGreaterThan(before + 3_590_000);
+    expect(longest).toBeLessThan(Date.now() + 3_601_000);
     await change(user_id, { lockedUntil: new Date(Date.now() - 1000) });
     expect((await visitor.logIn('again@example.com')).status).toBe(200);
     expect(await stateOf(user_id)).toMatchObject({ failedLogins: 0, lockedUntil: null });
@@ -163,8 +165,8 @@ describe('the lock of an account', () => {
 
   it('is not reached by right passwords, however many at the same moment', async () => {
     const { user_id } = await visitor.arrive('busy@example.com');
-    const answers = await Promise.all(Array.from({ length: 30 }, () => visitor.logIn('busy@example.com')));
-    expect(answers.map(({ status }) => status)).toEqual(Array(30).fill(200));
+    const answers = await Promise.all(Array.from({ length: 10 }, () => visitor.logIn('busy@example.com')));
+    expect(answers.map(({ status }) => status)).toEqual(Array(10).fill(200));
     expect(await stateOf(user_id)).toMatchObject({ failedLogins: 0, lockedUntil: null });
   });
 });
