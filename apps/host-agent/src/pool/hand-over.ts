@@ -1,3 +1,4 @@
+import { patientTimeout } from '@wrenn/config/patient-timeout';
 import { initGuest } from '../guest/init-guest.ts';
 import type { VmRecord } from '../journal/vm-record.ts';
 import { settleAll } from '../processes/settle-all.ts';
@@ -36,7 +37,8 @@ export async function handOver(
   if (!process || !slot || !processRecord) throw new Error(`${vmId} does not run`);
   entry.record = { ...record, vmId, slot: slot.index, process: processRecord };
   const settings = guestSettings(record.id, init, record.defaults, token);
-  const deadline = AbortSignal.any([signal, AbortSignal.timeout(HAND_OVER_TIMEOUT_MS)]);
+  using limit = patientTimeout(HAND_OVER_TIMEOUT_MS);
+  const deadline = AbortSignal.any([signal, limit.signal]);
   await settleAll([
     journal.write(entry.record),
     whileRunning(process, deadline, async (alive) => {
