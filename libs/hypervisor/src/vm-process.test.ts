@@ -1,7 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
-import { afterEach, expect, it, vi } from 'vitest';
+import { until } from '@wrenn/testing/until';
+import { afterEach, expect, it } from 'vitest';
 import { hasArgument, isRunning, killProcess, type ProcessKey, processKey, waitUntilGone } from './vm-process.ts';
 
 const children: ChildProcess[] = [];
@@ -28,6 +29,14 @@ it('ends the process that it was given, and waits', async () => {
   await killProcess(key);
 });
 
+it('looks again after the time is over, when it may have stood still meanwhile', async () => {
+  const key = await start('sleep', '60');
+  const gone = waitUntilGone(key, 0);
+  process.kill(key.pid, 'SIGKILL');
+  while (isRunning(key));
+  expect(await gone).toBe(true);
+});
+
 it('leaves a later process with the same pid alone', async () => {
   const key = await start('sleep', '60');
   const earlier = { ...key, startTicks: String(Number(key.startTicks) - 1) };
@@ -38,14 +47,14 @@ it('leaves a later process with the same pid alone', async () => {
 
 it('reads the start time of a program with brackets and spaces in its name', async () => {
   const key = await start('sh', '-c', 'printf ") S 1 2" >/proc/self/comm; while :; do sleep 1; done');
-  await vi.waitFor(() => expect(readFileSync(`/proc/${key.pid}/comm`, 'utf8')).toBe(') S 1 2\n'), { timeout: 10_000 });
+  await until('it has its name', () => readFileSync(`/proc/${key.pid}/comm`, 'utf8') === ') S 1 2\n');
   expect(processKey(key.pid)).toEqual(key);
 });
 
 it('knows the arguments of a process', async () => {
   const key = await start('sleep', '60');
   // For a moment after its start a program has none.
-  await vi.waitFor(async () => expect(await hasArgument(key, '60')).toBe(true), { timeout: 10_000 });
+  await until('it has arguments', () => hasArgument(key, '60'));
   expect(await hasArgument(key, '6')).toBe(false);
 });
 

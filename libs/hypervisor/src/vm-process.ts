@@ -39,21 +39,28 @@ export async function hasArgument(key: ProcessKey, word: string): Promise<boolea
   return commandLine.split('\0').includes(word);
 }
 
+/** Whoever stood still has seen nothing of the time that is over. */
+const LOOKS_AFTER_TIMEOUT = 3;
+
 /** Waits until the process is gone. @returns false where it still runs after `timeoutMs`. */
 export async function waitUntilGone(key: ProcessKey, timeoutMs: number): Promise<boolean> {
   const deadline = performance.now() + timeoutMs;
   // Node has no pidfd, and /proc sends no inotify events: ask often at first, because the end is near when this is called.
-  for (let pauseMs = 1; isRunning(key); pauseMs = Math.min(pauseMs * 2, 50)) {
-    if (performance.now() > deadline) return false;
+  for (let pauseMs = 1, looksAfter = 0; isRunning(key); pauseMs = Math.min(pauseMs * 2, 50)) {
+    if (performance.now() > deadline) looksAfter += 1;
+    if (looksAfter > LOOKS_AFTER_TIMEOUT) return false;
     await delay(pauseMs);
   }
   return true;
 }
 
+/** The kernel needs long where a machine has little memory left, or stands still itself. */
+const KILL_TIMEOUT_MS = 60_000;
+
 /**
  * Ends the process by SIGKILL and waits until it is gone. Does nothing to another process that has its pid now.
  *
- * @throws Error where the kernel does not end it within ten seconds.
+ * @throws Error where the kernel does not end it within a minute.
  */
 export async function killProcess(key: ProcessKey): Promise<void> {
   if (!isRunning(key)) return;
@@ -62,5 +69,5 @@ export async function killProcess(key: ProcessKey): Promise<void> {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
   }
-  if (!(await waitUntilGone(key, 10_000))) throw new Error(`Process ${key.pid} does not end`);
+  if (!(await waitUntilGone(key, KILL_TIMEOUT_MS))) throw new Error(`Process ${key.pid} does not end`);
 }
