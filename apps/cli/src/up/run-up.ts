@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { accessSync, constants } from 'node:fs';
 import { join } from 'node:path';
 import { styleText } from 'node:util';
+import { patientTimeout } from '@wrenn/config/patient-timeout';
 import { createApiClient } from '../api/client.ts';
 import { type Cli, note, print } from '../cli.ts';
 import { EXIT, messageOf } from '../cli-error.ts';
@@ -11,6 +12,9 @@ import { startProgress } from '../terminal/progress.ts';
 import { readAddresses } from './addresses.ts';
 import { ensureImagesWithProgress } from './images.ts';
 import { type RunningPlatform, startPlatform } from './platform.ts';
+
+/** Whoever ends the platform waits for it. */
+const COUNT_TIMEOUT_MS = 5000;
 
 /** Runs the platform until the person ends it. */
 export async function runUp(cli: Cli): Promise<void> {
@@ -66,9 +70,11 @@ async function stop(platform: RunningPlatform): Promise<void> {
   }
 }
 
-async function countCapsules({ connection }: RunningPlatform): Promise<number> {
+/** Those that run; 0 where nobody answers. */
+export async function countCapsules({ connection }: Pick<RunningPlatform, 'connection'>): Promise<number> {
   try {
-    const capsules = await createApiClient(connection).listCapsules(AbortSignal.timeout(5000), 'running');
+    using limit = patientTimeout(COUNT_TIMEOUT_MS);
+    const capsules = await createApiClient(connection).listCapsules(limit.signal, 'running');
     return capsules.length;
   } catch (error) {
     note(`The capsules could not be counted: ${messageOf(error)}`);
