@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import { until } from '@wrenn/testing/until';
 import { describe, expect, it, vi } from 'vitest';
 import { CommandFailedError, findTool, runCommand } from './command.ts';
 
@@ -30,7 +31,7 @@ describe('runCommand', () => {
       const run = runCommand('sh', ['-c', 'sleep 60 & echo $! >&2; wait'], { signal, timeoutMs, onLine });
       await expect(run).rejects.toThrow(CommandFailedError);
     }
-    await vi.waitFor(async () => expect(await isRunning(pid)).toBe(false), { timeout: 10_000 });
+    await until('its child has ended', async () => !(await isRunning(pid)));
   });
 
   it('rejects with the reason of its signal', async () => {

@@ -1,7 +1,8 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { until } from '@wrenn/testing/until';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { openLogFile } from './log-file.ts';
 import { type SupervisedProgram, supervise } from './supervisor.ts';
 
@@ -35,7 +36,7 @@ function superviseShell(script: string, backoff = QUICK) {
 describe('supervise', () => {
   it('starts a program again, each time after a longer wait up to a limit', async () => {
     const { events, log } = superviseShell('echo "$GREETING"; exit 3');
-    await vi.waitUntil(() => events.length >= 4, 10_000);
+    await until('it has ended four times', () => events.length >= 4);
     expect(events.slice(0, 4).map(({ restartInMs }) => restartInMs)).toEqual([10, 20, 25, 25]);
     expect(events[0]?.description).toBe('ended with code 3');
     expect(readFileSync(log.path, 'utf8')).toMatch(/^hello\nhello\n/);
@@ -43,7 +44,7 @@ describe('supervise', () => {
 
   it('says when a signal ended it', async () => {
     const { events } = superviseShell('kill -9 $$');
-    await vi.waitUntil(() => events.length >= 1, 10_000);
+    await until('it has ended', () => events.length >= 1);
     expect(events[0]?.description).toBe('was ended by SIGKILL');
   });
 
@@ -51,15 +52,15 @@ describe('supervise', () => {
     const { log, events, program } = superviseShell(
       "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.01; done",
     );
-    await vi.waitUntil(() => log.tail().includes('up'), 10_000);
-    await program.stop(10_000);
+    await until('it is up', () => log.tail().includes('up'));
+    await program.stop(60_000);
     expect(readFileSync(log.path, 'utf8')).toBe('up\nbye\n');
     expect(events).toEqual([]);
   });
 
   it('ends by force what does not end when asked', async () => {
     const { log, program } = superviseShell("trap '' TERM; echo up; while :; do sleep 0.01; done");
-    await vi.waitUntil(() => log.tail().includes('up'), 10_000);
+    await until('it is up', () => log.tail().includes('up'));
     const pid = program.pid ?? 0;
     await program.stop(50);
     expect(() => process.kill(pid, 0)).toThrow('ESRCH');
@@ -67,7 +68,7 @@ describe('supervise', () => {
 
   it('does not wait for the next start when it is stopped', async () => {
     const { events, program } = superviseShell('exit 1', { ...QUICK, firstMs: 3_600_000 });
-    await vi.waitUntil(() => events.length >= 1, 10_000);
+    await until('it has ended', () => events.length >= 1);
     await program.stop(1000);
     expect(events).toEqual([{ description: 'ended with code 1', restartInMs: 3_600_000 }]);
   });

@@ -14,7 +14,7 @@ import { filesBelow, MIB } from './testing/sample-files.ts';
 let parent: string;
 let root: string;
 let store: FolderObjectStore;
-const signal = AbortSignal.timeout(60_000);
+const signal = new AbortController().signal;
 
 beforeEach(async () => {
   parent = await mkdtemp(join(tmpdir(), 'wrenn-folder-'));

@@ -14,7 +14,7 @@ import { fetchedSnapshots, fetchSnapshot, publishSnapshot } from './exchange-sna
 
 const identity = { kind: 'qemu', version: '7.2.22', accelerator: 'tcg', arch: 'x86_64', cpu: 'max' } as const;
 const log = pino({ level: 'silent' });
-const signal = AbortSignal.timeout(60_000);
+const signal = new AbortController().signal;
 const FILES = ['blank.qcow2', 'layers/0.raw', 'layers/1.qcow2', 'memory/memory'];
 
 let stack: AsyncDisposableStack;

@@ -13,9 +13,12 @@ import { TestPeople } from '@wrenn/control-plane/testing/test-people';
 import { TestPlatform } from '@wrenn/control-plane/testing/test-platform';
 import { PASSWORD, Visitor } from '@wrenn/control-plane/testing/visitor';
 import { Secret, TOTP } from 'otpauth';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 
 const WRENN = join(import.meta.dirname, '../../../bin/wrenn');
+
+// Twenty programs after each other are no sign of a fault on a machine that is busy.
+vi.setConfig({ testTimeout: 300_000 });
 
 let platform: TestPlatform;
 let people: TestPeople;
