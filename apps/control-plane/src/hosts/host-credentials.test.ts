@@ -1,9 +1,11 @@
-import { sql } from 'drizzle-orm';
+import { eq, sql } from 'drizzle-orm';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { hosts as hostRows } from '../database/host-schema.ts';
+import { untilBlocked } from '../testing/blocked.ts';
 import { TestHosts } from '../testing/test-hosts.ts';
 import { TestPeople } from '../testing/test-people.ts';
 import { TestPlatform } from '../testing/test-platform.ts';
-import { findCredential, useCredential } from './host-credentials.ts';
+import { endCredentials, findCredential, useCredential } from './host-credentials.ts';
 
 let platform: TestPlatform;
 let people: TestPeople;
@@ -55,4 +57,19 @@ it('of which another one was used while a transaction waited refuse to be used b
       code: 'host_credential_refused',
     });
   });
+});
+
+it('that end while a refresh with them waits are not refreshed', async () => {
+  const { hosts, first } = await registered();
+  const { host_id: hostId = '', refresh_token: refreshToken = '', token = '' } = first;
+  expect((await hosts.heartbeat(hostId, token)).status).toBe(200);
+  const { refreshed } = await people.db.transaction(async (tx) => {
+    await tx.select().from(hostRows).where(eq(hostRows.id, hostId)).for('no key update');
+    const begun = hosts.refresh(refreshToken);
+    await untilBlocked(people.db, 1, 'for no key update');
+    await endCredentials(tx, hostId);
+    return { refreshed: begun };
+  });
+  const { status, body } = await refreshed;
+  expect([status, body.error.reason]).toEqual([401, 'host_credential_refused']);
 });

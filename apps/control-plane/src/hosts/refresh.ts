@@ -42,8 +42,9 @@ export async function refreshCredentials(
       // A deletion or another registration comes before or after.
       const [host] = await tx.select().from(hosts).where(eq(hosts.id, hostId)).for('no key update');
       if (!host || host.deletedAt) throw new WrennError('host_deleted', { id: hostId });
-      // Only then: the answer to an earlier one of its requests may still be on its way to the host.
-      if (!credential.usedAt) await useCredential(tx, credential);
+      // Judged again: a registration may have ended it meanwhile. Noted only now as used: the answer to an earlier
+      // request of the host may still be on its way.
+      await useCredential(tx, credential);
       await endCredentials(tx, hostId, undefined, GRACE);
       const before = addressOf(host) ?? undefined;
       if (address !== undefined && address !== before) await moveTo(tx, hostId, address);
