@@ -3,7 +3,6 @@ import { and, desc, eq, isNull, type SQL } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
 import { type ApiKey, apiKeys, users } from '../database/people-schema.ts';
 import { comesAfter, type Page, pageOf, positionAt } from '../http/cursor.ts';
-import { requireLiveTeam } from '../teams/team-store.ts';
 
 /** A key and who made it. */
 export interface KeyWithCreator {
@@ -51,10 +50,9 @@ function selectKeys(db: Db) {
     .leftJoin(users, eq(users.id, apiKeys.createdBy));
 }
 
-/** @throws WrennError `not_found` when the team is deleted */
-export async function insertKey(db: Db, values: typeof apiKeys.$inferInsert): Promise<ApiKey> {
-  await requireLiveTeam(db, values.teamId);
-  const [key] = await db.insert(apiKeys).values(values).returning();
+/** The caller holds the team. */
+export async function insertKey(tx: Db, values: typeof apiKeys.$inferInsert): Promise<ApiKey> {
+  const [key] = await tx.insert(apiKeys).values(values).returning();
   if (!key) throw new Error('INSERT gave no row');
   return key;
 }

@@ -1,11 +1,13 @@
 import { newId } from '@wrenn/protocol/ids';
-import { eq } from 'drizzle-orm';
+import { and, eq } from 'drizzle-orm';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { auditLog } from '../database/audit-schema.ts';
 import { channels, events } from '../database/channel-schema.ts';
 import { apiKeys, teamMembers, teams, users } from '../database/people-schema.ts';
+import { untilBlocked } from '../testing/blocked.ts';
 import { TestPeople, type TestUser } from '../testing/test-people.ts';
 import { TestPlatform } from '../testing/test-platform.ts';
+import { createKey } from './keys.ts';
 
 let platform: TestPlatform;
 let people: TestPeople;
@@ -95,6 +97,39 @@ describe('a new key', () => {
     expect((await make(member.token, { owner: 'team' })).body.error).toMatchObject({ reason: 'insufficient_role' });
     const { key } = await people.addKey(teamId);
     expect((await make(key, {})).body.error).toMatchObject({ reason: 'login_required' });
+  });
+});
+
+describe('a key whose maker, since the request came,', () => {
+  it('was switched off is not made', async () => {
+    const leaving = await people.logInNew(teamId, 'admin');
+    const { answer } = await people.db.transaction(async (tx) => {
+      await tx.update(users).set({ status: 'disabled' }).where(eq(users.id, leaving.user.id));
+      const begun = make(leaving.token, {});
+      await untilBlocked(people.db);
+      return { answer: begun };
+    });
+    expect((await answer).body.error).toMatchObject({ reason: 'account_deactivated' });
+    expect(await people.db.select().from(apiKeys).where(eq(apiKeys.createdBy, leaving.user.id))).toEqual([]);
+  });
+
+  it.each([
+    ['was removed from the team', undefined, 'not_found'],
+    ['may not manage keys any more', 'member', 'insufficient_role'],
+  ] as const)('%s is not made', async (_what, role, code) => {
+    const { user } = await people.logInNew(teamId, 'admin');
+    const before = {
+      type: 'user',
+      ...user,
+      sessionId: 'ses-test',
+      isAdmin: false,
+      team: { id: teamId, role: 'admin' },
+    } as const;
+    const keeper = { user: before, teamId, actor: { type: 'user', id: user.id, name: user.name } } as const;
+    const mine = and(eq(teamMembers.teamId, teamId), eq(teamMembers.userId, user.id));
+    await (role ? people.db.update(teamMembers).set({ role }).where(mine) : people.db.delete(teamMembers).where(mine));
+    const request = { name: 'late', owner: 'team', scopes: null, expires_in_days: null } as const;
+    await expect(createKey(people.db, keeper, request)).rejects.toMatchObject({ code });
   });
 });
 

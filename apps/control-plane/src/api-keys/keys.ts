@@ -5,6 +5,7 @@ import type { ArrayQuery } from '@wrenn/protocol/rest/paging';
 import type { z } from 'zod';
 import type { Actor } from '../access/actor.ts';
 import { authorize, isAllowed } from '../access/authorize.ts';
+import { requireAllowed } from '../access/in-team.ts';
 import { revokeConnections } from '../access/open-connections.ts';
 import type { SignedInUser } from '../access/principal.ts';
 import { recordAudit } from '../audit/record.ts';
@@ -12,6 +13,8 @@ import type { Db } from '../database/database.ts';
 import type { ApiKey } from '../database/people-schema.ts';
 import { publishEvent } from '../events/publish.ts';
 import type { Page } from '../http/cursor.ts';
+import { requireActiveUser } from '../identity/user-store.ts';
+import { requireLiveTeam } from '../teams/team-store.ts';
 import {
   findKey,
   insertKey,
@@ -51,7 +54,8 @@ export async function getKey(db: Db, keeper: KeyKeeper, id: string): Promise<Api
 /**
  * Makes a key. Its answer alone tells it.
  *
- * @throws WrennError `insufficient_role` for a key of the team by who may not manage those
+ * @throws WrennError `insufficient_role` for a key of the team by who may not manage those; `account_deactivated`, and
+ *   `not_found` when the team is deleted or its maker no member any more
  */
 export async function createKey(db: Db, keeper: KeyKeeper, request: KeyRequest): Promise<ApiKeyBody> {
   const { user, teamId, actor } = keeper;
@@ -60,6 +64,10 @@ export async function createKey(db: Db, keeper: KeyKeeper, request: KeyRequest):
   const { key, kept } = makeKey();
   const { scopes, expires_in_days: days } = request;
   return db.transaction(async (tx) => {
+    // The end of the account or of the membership comes before, or finds the key and revokes it.
+    await requireActiveUser(tx, user.id);
+    await requireLiveTeam(tx, teamId);
+    await requireAllowed(tx, user.id, teamId, owner === 'team' ? 'key.manage' : 'key.own');
     const made = await insertKey(tx, {
       ...kept,
       id: newId('key'),

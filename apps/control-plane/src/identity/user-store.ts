@@ -1,3 +1,4 @@
+import { WrennError } from '@wrenn/protocol/errors';
 import { and, eq, sql } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
 import { type User, users } from '../database/people-schema.ts';
@@ -21,6 +22,32 @@ export async function findUserByEmail(db: Db, email: string): Promise<User | und
 export async function lockUserByEmail(tx: Db, email: string): Promise<User | undefined> {
   const [user] = await tx.select().from(users).where(sql`lower(${users.email}) = lower(${email})`).for('update');
   return user;
+}
+
+/**
+ * Makes changes of an account wait for each other until the transaction ends. Before what is the account's own, such as
+ * its tokens, and before teams.
+ */
+export async function lockUser(tx: Db, id: string): Promise<User | undefined> {
+  // Not `update`, which would also keep out rows that refer to it, of those who hold a team.
+  const [user] = await tx.select().from(users).where(eq(users.id, id)).for('no key update');
+  return user;
+}
+
+/** Holds off changes of an account until the transaction ends. Several may do that at once. */
+export async function holdUser(tx: Db, id: string): Promise<User | undefined> {
+  const [user] = await tx.select().from(users).where(eq(users.id, id)).for('share');
+  return user;
+}
+
+/**
+ * Keeps an account active until the transaction ends: what is made for it is there when it ends. Before teams.
+ *
+ * @throws WrennError `account_deactivated`
+ */
+export async function requireActiveUser(tx: Db, id: string): Promise<void> {
+  const user = await holdUser(tx, id);
+  if (user?.status !== 'active') throw new WrennError('account_deactivated');
 }
 
 /** Changes a user that has that status. Undefined: there is none. */
