@@ -5,11 +5,13 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { auditLog } from '../database/audit-schema.ts';
 import { apiKeys, teamMembers, teams, users } from '../database/people-schema.ts';
 import { Jobs } from '../jobs/jobs.ts';
+import { untilBlocked } from '../testing/blocked.ts';
 import { TestPeople } from '../testing/test-people.ts';
 import { TestPlatform } from '../testing/test-platform.ts';
 import { Visitor } from '../testing/visitor.ts';
 import { GRACE_MS } from './account-deletion.ts';
 import { PURGE_QUEUE, purgeAccounts } from './account-purge.ts';
+import { holdUser } from './user-store.ts';
 
 let platform: TestPlatform;
 let people: TestPeople;
@@ -76,6 +78,41 @@ describe('deleting one’s account', () => {
       error: { code: 'owns_team_with_members', details: { team: "Ada Lovelace's team" } },
     });
     expect((await visitor.call('/v1/me', { token: auth.token })).status).toBe(200);
+  });
+
+  it('is refused to who owns a team since it began', async () => {
+    const auth = await visitor.arrive('late-owner@example.com');
+    const teamId = await people.addTeam([{ user: await people.addUser(), role: 'member' }]);
+    const { answer } = await people.db.transaction(async (tx) => {
+      await holdUser(tx, auth.user_id);
+      await tx.insert(teamMembers).values({ teamId, userId: auth.user_id, role: 'owner' });
+      const begun = remove(auth.token, auth.email);
+      await untilBlocked(people.db);
+      return { answer: begun };
+    });
+    expect((await answer).body.error.code).toBe('owns_team_with_members');
+  });
+
+  it('leaves no team to an account that is gone, neither passed on to it nor made by it', async () => {
+    const [owner, auth] = [await people.addUser(), await visitor.arrive('no-heir@example.com')];
+    const teamId = await people.addTeam([{ user: owner, role: 'owner' }]);
+    await people.addMember(teamId, { id: auth.user_id, email: auth.email, name: auth.name }, 'admin');
+    const token = await people.logIn(owner, teamId);
+    const { answers } = await people.db.transaction(async (tx) => {
+      await tx.update(users).set({ status: 'deleted' }).where(eq(users.id, auth.user_id));
+      const begun = [
+        visitor.call(`/v1/teams/${teamId}/transfer`, { json: { user_id: auth.user_id }, token }),
+        visitor.call('/v1/teams', { json: { name: 'Late' }, token: auth.token }),
+      ];
+      await untilBlocked(people.db, 2);
+      return { answers: begun };
+    });
+    const codes = (await Promise.all(answers)).map(({ body }) => body.error.code);
+    expect(codes).toEqual(['not_found', 'account_deactivated']);
+    const owned = and(eq(teamMembers.userId, auth.user_id), eq(teamMembers.role, 'owner'));
+    expect(await people.db.select({ id: teamMembers.teamId }).from(teamMembers).where(owned)).toEqual([
+      { id: auth.team_id },
+    ]);
   });
 
   it('keeps the address for 15 days, in which a login says so and an administrator can bring it back', async () => {

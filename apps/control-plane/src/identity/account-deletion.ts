@@ -11,7 +11,7 @@ import { revokeTokens } from '../tokens/one-time-tokens.ts';
 import { recordOnAccount } from './account-audit.ts';
 import type { AccountDeps } from './account-deps.ts';
 import { revokeSessions } from './sessions.ts';
-import { isSameAddress, updateUser } from './user-store.ts';
+import { isSameAddress, lockUser, updateUser } from './user-store.ts';
 
 const DAY_MS = 24 * 3_600_000;
 /** An administrator can bring a deleted account back for so long; then it is purged. */
@@ -33,6 +33,8 @@ export async function deleteAccount(
   if (!isSameAddress(confirmation.trim(), me.email))
     throw new WrennError('invalid_request', { problem: 'confirmation: must be the e-mail address of the account' });
   await deps.db.transaction(async (tx) => {
+    // Before its teams are listed: nobody can pass one on to it any more, nor can it make one.
+    await lockUser(tx, me.id);
     const deletedTeams = await deleteOwnTeams(tx, deps, me.id, actor);
     const deletedAt = new Date();
     const user = await updateUser(tx, me.id, 'active', { status: 'deleted', deletedAt });
@@ -55,7 +57,7 @@ export async function deleteAccount(
 /** @returns ids of the teams that ended */
 async function deleteOwnTeams(tx: Db, deps: AccountDeps, userId: string, actor: Actor): Promise<string[]> {
   const ids = (await listOwnedTeams(tx, userId)).map(({ id }) => id).toSorted();
-  // Nobody can join, and none can be passed on, once they are locked; what was so before is seen now.
+  // Nobody can join, and none can be passed on to others, once they are locked; what was so before is seen now.
   for (const id of ids) await lockTeam(tx, id);
   const owned = await listOwnedTeams(tx, userId);
   const shared = owned.find(({ others }) => others > 0);

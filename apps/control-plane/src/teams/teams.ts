@@ -8,6 +8,7 @@ import { recordAudit } from '../audit/record.ts';
 import type { Db } from '../database/database.ts';
 import { type Team, teams, type User } from '../database/people-schema.ts';
 import { publishEvent } from '../events/publish.ts';
+import { holdUser, requireActiveUser } from '../identity/user-store.ts';
 import type { MailSender } from '../mail/mails.ts';
 import { newSlug } from './slug.ts';
 import {
@@ -66,9 +67,14 @@ export async function requireTeamOf(db: Db, userId: string, teamId: string): Pro
   return found;
 }
 
-/** The one who makes a team owns it. */
+/**
+ * The one who makes a team owns it.
+ *
+ * @throws WrennError `account_deactivated`
+ */
 export async function createTeam({ db, mail }: TeamsDeps, user: Person, name: string, actor: Actor) {
   return db.transaction(async (tx) => {
+    await requireActiveUser(tx, user.id);
     const team = await insertOwnedTeam(tx, user, name, actor);
     await mail.send(tx, { to: user.email, kind: 'team_created', name: user.name, teamName: name });
     return requireTeamOf(tx, user.id, team.id);
@@ -105,6 +111,8 @@ export async function transferTeam({ db, mail }: TeamsDeps, from: Person, teamId
   await db.transaction(async (tx) => {
     const { name: teamName } = await lockTeam(tx, teamId);
     await requireAllowed(tx, from.id, teamId, 'team.own');
+    // Whoever deletes their account at this moment is gone before, or finds that they own the team.
+    await holdUser(tx, toId);
     const to = await findMember(tx, teamId, toId);
     if (to?.status !== 'active') throw new WrennError('not_found', { what: `The member ${toId}` });
     // In this order: the index allows one owner at any instant.
