@@ -57,6 +57,8 @@ type Outcome =
  * Logs somebody in, whichever way they have shown who they are: begins a session for their default team, and gives its
  * token in the answer and in a cookie. Do not call it in a transaction: what it writes must stay though it throws.
  *
+ * @param within runs what begins the session in a transaction, after what belongs into the same one; default: one of
+ *   its own
  * @throws WrennError `two_factor_required` with a `challenge` for the second step; `account_not_activated`,
  *   `account_deactivated`; `invalid_credentials` when the account is gone or has another password by now
  */
@@ -64,9 +66,10 @@ export async function completeLogin(
   { db, secrets, settings }: LoginDeps,
   { request, reply }: LoginExchange,
   login: ProvenLogin,
+  within: <T>(work: (tx: Db) => Promise<T>) => Promise<T> = (work) => db.transaction(work),
 ): Promise<AuthBody> {
   const someone = actorOf(request);
-  const outcome = await db.transaction((tx) => begin(tx, login, someone, request.headers['user-agent']));
+  const outcome = await within((tx) => begin(tx, login, someone, request.headers['user-agent']));
   switch (outcome.kind) {
     case 'refused': {
       const { user, reason } = outcome;

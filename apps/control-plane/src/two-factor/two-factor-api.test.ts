@@ -1,17 +1,22 @@
 import { randomBytes } from 'node:crypto';
+import { dirname } from 'node:path';
 import type { AuthBody } from '@wrenn/protocol/rest/auth';
 import { until } from '@wrenn/testing/until';
 import { eq } from 'drizzle-orm';
 import { TOTP, URI } from 'otpauth';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { auditLog } from '../database/audit-schema.ts';
+import type { Db } from '../database/database.ts';
 import { oneTimeTokens, recoveryCodes, users } from '../database/people-schema.ts';
+import type { LoginExchange } from '../identity/complete-login.ts';
 import { FAILURES_TO_LOCK } from '../identity/lock-out.ts';
+import { openSecrets } from '../secrets/secrets.ts';
 import { Browser } from '../testing/browser.ts';
 import { GithubDouble } from '../testing/github-double.ts';
 import { TestPeople } from '../testing/test-people.ts';
 import { TestPlatform } from '../testing/test-platform.ts';
 import { PASSWORD, Visitor } from '../testing/visitor.ts';
+import { loginWithSecondFactor } from './two-factor-login.ts';
 
 let github: GithubDouble;
 let platform: TestPlatform;
@@ -224,6 +229,34 @@ describe('a login', () => {
       .where(eq(oneTimeTokens.subject, auth.user_id));
     expect((await answer(late, totp.generate())).body.error.reason).toBe('invalid_token');
     expect((await answer('made-up', totp.generate())).body.error.reason).toBe('invalid_token');
+  });
+
+  it('does not outlive a change of the password that comes while the code is taken', async () => {
+    const { auth, totp } = await arriveWithTwoFactor();
+    const challenge = await challengeFor(auth);
+    const json = { current_password: PASSWORD, new_password: 'a new password' };
+    const changes: number[] = [];
+    // Right after the first transaction of the login.
+    const transaction = async (work: (tx: Db) => Promise<unknown>) => {
+      const result = await people.db.transaction(work);
+      changes.push((await visitor.call('/v1/me/password', { json, token: auth.token })).status);
+      return result;
+    };
+    const db = new Proxy(people.db, {
+      get: (target, name) => (name === 'transaction' ? transaction : Reflect.get(target, name)),
+    });
+    const secrets = await openSecrets(dirname(platform.apiKeyFile), {
+      jwtSecret: undefined,
+      encryptionKeys: undefined,
+    });
+    const exchange = { request: { ip: '127.0.0.1', headers: {} }, reply: { setCookie: () => undefined } };
+    const { token } = await loginWithSecondFactor(
+      { db, secrets, settings: { publicUrl: platform.baseUrl } },
+      exchange as unknown as LoginExchange,
+      { challenge, code: totp.generate() },
+    );
+    expect(changes[0]).toBe(204);
+    expect((await visitor.call('/v1/me', { token })).status).toBe(401);
   });
 
   it("is not complete with somebody else's code", async () => {

@@ -30,16 +30,20 @@ export async function loginWithSecondFactor(
   const someone = actorOf(exchange.request);
   const user = await findUser(db, userId);
   const actor = user ? as(user, someone) : someone;
+  const login = { userId, method, secondFactorDone: true };
   try {
-    await demandSecondFactor(deps, userId, actor, code, async (tx) => {
-      if (!(await takeToken(tx, 'two_factor', challenge))) throw new WrennError('invalid_token');
-    });
+    // All in one: a change of the password has taken the challenge back before, or ends the session.
+    return await completeLogin(deps, exchange, login, (begin) =>
+      demandSecondFactor(deps, userId, actor, code, async (tx) => {
+        if (!(await takeToken(tx, 'two_factor', challenge))) throw new WrennError('invalid_token');
+        return begin(tx);
+      }),
+    );
   } catch (error) {
     const reason = reasonOf(error);
     if (reason) await recordRefusedLogin(db, { actor, method, reason });
     throw error;
   }
-  return completeLogin(deps, exchange, { userId, method, secondFactorDone: true });
 }
 
 function reasonOf(error: unknown): 'wrong_code' | 'locked' | undefined {
