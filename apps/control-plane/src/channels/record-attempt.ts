@@ -5,7 +5,7 @@ import type { Channel, Delivery } from '../database/channel-schema.ts';
 import type { Db } from '../database/database.ts';
 import { teamMembers, teams, users } from '../database/people-schema.ts';
 import type { Attempt, AttemptDeps } from './attempt.ts';
-import { disableChannel, holdChannel, markFailing, markWorking } from './channel-store.ts';
+import { disableChannel, holdChannel, lockChannel, markFailing, markWorking } from './channel-store.ts';
 import { giveUpAll, recordDeliveryAttempt } from './delivery-store.ts';
 import { retryDelayMs } from './retry.ts';
 
@@ -33,6 +33,8 @@ export async function recordAttempt(
   const error = outcome.result === 'taken' ? undefined : outcome.error;
   const row = { startedAt, durationMs, statusCode, error };
   return db.transaction(async (tx) => {
+    // Before the delivery, as whoever disables or deletes a channel does it.
+    if (!(await lockChannel(tx, channel.teamId, channel.id))) return undefined;
     switch (outcome.result) {
       case 'taken': {
         if (!(await recordDeliveryAttempt(tx, delivery, row, { status: 'delivered' }))) return undefined;

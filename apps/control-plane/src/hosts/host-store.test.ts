@@ -2,6 +2,7 @@ import { eq, sql } from 'drizzle-orm';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { Database } from '../database/database.ts';
 import { hosts } from '../database/host-schema.ts';
+import { untilBlocked } from '../testing/blocked.ts';
 import { openTestDatabase } from '../testing/test-database.ts';
 import { recordLastHeard } from './host-store.ts';
 
@@ -36,4 +37,21 @@ it('writes down when a host was last heard of, by the clock of the database, and
   expect(await secondsSinceSeen('host-a')).toBeGreaterThan(39);
   await recordLastHeard(db, [{ id: 'host-a', heardMs: ago(0) }], 30_000);
   expect(await secondsSinceSeen('host-a')).toBeLessThan(10);
+});
+
+it('waits for a host that somebody else has without having those after it', async () => {
+  const { db } = database;
+  await db.insert(hosts).values(['host-z', 'host-y'].map((id) => ({ id, status: 'online' as const })));
+  const { written } = await db.transaction(async (tx) => {
+    await tx.select().from(hosts).where(eq(hosts.id, 'host-y')).for('update');
+    const begun = recordLastHeard(
+      db,
+      ['host-z', 'host-y'].map((id) => ({ id, heardMs: performance.now() })),
+    );
+    await untilBlocked(db);
+    await tx.select().from(hosts).where(eq(hosts.id, 'host-z')).for('update', { noWait: true });
+    return { written: begun };
+  });
+  await written;
+  for (const id of ['host-y', 'host-z']) expect(await secondsSinceSeen(id)).toBeLessThan(10);
 });

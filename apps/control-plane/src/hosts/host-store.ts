@@ -109,11 +109,17 @@ export async function recordLastHeard(
     heardMs === undefined ? [] : [{ id, age_s: (nowMs - heardMs) / 1000 }],
   );
   if (ages.length === 0) return;
+  // Locked in the order of ids: every control plane does this for many of the same hosts.
   await db.execute(sql`
-    UPDATE hosts SET last_seen_at = greatest(last_seen_at, now() - make_interval(secs => heard.age_s))
-    FROM json_to_recordset(${JSON.stringify(ages)}::json) AS heard (id text, age_s float8)
-    WHERE hosts.id = heard.id AND (greatest(last_seen_at, last_heartbeat_at)
-      < now() - make_interval(secs => ${unlessWithinMs / 1000}::float8)) IS NOT FALSE`);
+    WITH locked AS (
+      SELECT hosts.id, heard.age_s FROM hosts
+      JOIN json_to_recordset(${JSON.stringify(ages)}::json) AS heard (id text, age_s float8) ON hosts.id = heard.id
+      WHERE (greatest(last_seen_at, last_heartbeat_at)
+        < now() - make_interval(secs => ${unlessWithinMs / 1000}::float8)) IS NOT FALSE
+      ORDER BY hosts.id FOR NO KEY UPDATE OF hosts
+    )
+    UPDATE hosts SET last_seen_at = greatest(last_seen_at, now() - make_interval(secs => locked.age_s))
+    FROM locked WHERE hosts.id = locked.id`);
 }
 
 /**

@@ -2,10 +2,12 @@ import { and, eq } from 'drizzle-orm';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { auditLog } from '../database/audit-schema.ts';
 import { oneTimeTokens, users } from '../database/people-schema.ts';
+import { untilBlocked } from '../testing/blocked.ts';
 import { TestPeople } from '../testing/test-people.ts';
 import { TestPlatform } from '../testing/test-platform.ts';
 import { PASSWORD, Visitor } from '../testing/visitor.ts';
 import { FAILURES_TO_LOCK } from './lock-out.ts';
+import { lockUserByEmail } from './user-store.ts';
 
 const NEW_PASSWORD = 'a new password';
 
@@ -108,6 +110,21 @@ describe('a reset', () => {
     expect((await visitor.logIn('forgot@example.com', NEW_PASSWORD)).status).toBe(200);
     expect(await visitor.mailsTo('forgot@example.com')).toEqual(['activation', 'password_reset', 'reset_completed']);
     expect(await actionsOn(auth.user_id)).toEqual(expect.arrayContaining(['password_reset_request', 'password_reset']));
+  });
+
+  it('waits for other changes of the account before it takes the token, as they do', async () => {
+    const auth = await visitor.arrive('order@example.com');
+    await requestReset('order@example.com');
+    const token = await visitor.tokenFrom('order@example.com');
+    const { answer } = await people.db.transaction(async (tx) => {
+      await lockUserByEmail(tx, 'order@example.com');
+      const begun = confirmReset(token);
+      await untilBlocked(people.db);
+      const own = eq(oneTimeTokens.subject, auth.user_id);
+      expect(await tx.select().from(oneTimeTokens).where(own).for('update', { noWait: true })).toHaveLength(1);
+      return { answer: begun };
+    });
+    expect((await answer).status).toBe(204);
   });
 
   it('works with the last token only, as long as it holds, for an account that is active', async () => {

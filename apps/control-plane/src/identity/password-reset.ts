@@ -5,7 +5,7 @@ import { as, recordOnAccount } from './account-audit.ts';
 import type { AccountDeps } from './account-deps.ts';
 import { revokeSessions } from './sessions.ts';
 import { inUniformTime } from './uniform-time.ts';
-import { lockUserByEmail, updateUser } from './user-store.ts';
+import { lockUser, lockUserByEmail, updateUser } from './user-store.ts';
 
 const RESET_MS = 15 * 60_000;
 
@@ -37,9 +37,11 @@ export async function confirmReset(
   newPassword: string,
 ): Promise<void> {
   // Hashing is not done for whoever asks.
-  if (!(await peekToken(db, 'password_reset', token))) throw new WrennError('invalid_token');
+  const found = await peekToken(db, 'password_reset', token);
+  if (!found) throw new WrennError('invalid_token');
   const passwordHash = await passwords.hash(newPassword);
   await db.transaction(async (tx) => {
+    await lockUser(tx, found.subject);
     const taken = await takeToken(tx, 'password_reset', token);
     const change = { passwordHash, failedLogins: 0, lockedUntil: null };
     const user = taken && (await updateUser(tx, taken.subject, 'active', change));
