@@ -1,5 +1,5 @@
 import { until } from '@wrenn/testing/until';
-import { eq } from 'drizzle-orm';
+import { eq, isNotNull } from 'drizzle-orm';
 import { pino } from 'pino';
 import { expect, it } from 'vitest';
 import { apiKeys } from '../database/people-schema.ts';
@@ -59,4 +59,23 @@ it('keeps what it could not write for the next time', async () => {
   await use.flush();
   const [row] = await people.db.select().from(apiKeys).where(eq(apiKeys.id, id));
   expect(row?.lastUsedAt).toBeInstanceOf(Date);
+});
+
+it('does not wait for keys that somebody else has, and writes them the next time', async () => {
+  await using platform = await TestPlatform.start();
+  await using people = await TestPeople.of(platform);
+  const teamId = await people.addTeam();
+  const [held, free] = [await people.addKey(teamId), await people.addKey(teamId)];
+  const usedIds = async () =>
+    (await people.db.select().from(apiKeys).where(isNotNull(apiKeys.lastUsedAt))).map(({ id }) => id).sort();
+  await using use = new KeyUse(people.db, log, 60_000);
+  for (const { id } of [held, free]) use.note(id);
+  use.note('key-that-is-gone');
+  await people.db.transaction(async (tx) => {
+    await tx.select().from(apiKeys).where(eq(apiKeys.id, held.id)).for('no key update');
+    await use.flush();
+  });
+  expect(await usedIds()).toEqual([free.id]);
+  await use.flush();
+  expect(await usedIds()).toEqual([held.id, free.id].sort());
 });

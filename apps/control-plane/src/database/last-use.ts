@@ -35,17 +35,21 @@ export class LastUse implements AsyncDisposable {
     this.#used.set(id, Date.now());
   }
 
-  /** Writes what was noted. What cannot be written is kept for the next time. */
+  /** Writes what was noted. What cannot be written, or is locked right now, is kept for the next time. */
   async flush(): Promise<void> {
     const used = this.#used;
     if (used.size === 0) return;
     this.#used = new Map();
     try {
-      await writeLastUse(this.#db, this.#where, used);
+      for (const id of await writeLastUse(this.#db, this.#where, used)) this.#keep(id, used.get(id));
     } catch (error) {
-      for (const [id, at] of used) if (at > (this.#used.get(id) ?? 0)) this.#used.set(id, at);
+      for (const [id, at] of used) this.#keep(id, at);
       throw error;
     }
+  }
+
+  #keep(id: string, at = 0): void {
+    if (at > (this.#used.get(id) ?? 0)) this.#used.set(id, at);
   }
 
   async #run(intervalMs: number): Promise<void> {
@@ -64,17 +68,25 @@ export class LastUse implements AsyncDisposable {
   }
 }
 
-/** One statement for all; in the order of ids, so that two control planes do not wait for each other in a ring. */
-async function writeLastUse(db: Db, where: LastUseColumn, used: ReadonlyMap<string, number>): Promise<void> {
+/**
+ * One statement for all. It waits for no row: others lock many of the same ones, in other orders.
+ *
+ * @returns ids of rows that were locked, and not written
+ */
+async function writeLastUse(db: Db, where: LastUseColumn, used: ReadonlyMap<string, number>): Promise<string[]> {
   const rows = JSON.stringify([...used].map(([id, at]) => ({ id, at: new Date(at).toISOString() })));
   const table = sql.identifier(where.table);
   const column = sql.identifier(where.column);
-  await db.execute(sql`
+  const { rows: left } = await db.execute<{ id: string }>(sql`
     WITH noted AS (SELECT * FROM jsonb_to_recordset(${rows}::jsonb) AS noted (id text, at timestamptz)),
     locked AS (
       SELECT used.id, noted.at FROM ${table} used JOIN noted ON noted.id = used.id
-      ORDER BY used.id FOR NO KEY UPDATE OF used
+      ORDER BY used.id FOR NO KEY UPDATE OF used SKIP LOCKED
+    ), written AS (
+      UPDATE ${table} used SET ${column} = locked.at
+      FROM locked WHERE used.id = locked.id AND (used.${column} IS NULL OR used.${column} < locked.at)
     )
-    UPDATE ${table} used SET ${column} = locked.at
-    FROM locked WHERE used.id = locked.id AND (used.${column} IS NULL OR used.${column} < locked.at)`);
+    SELECT used.id FROM ${table} used JOIN noted ON noted.id = used.id
+    WHERE used.id NOT IN (SELECT id FROM locked)`);
+  return left.map(({ id }) => id);
 }
