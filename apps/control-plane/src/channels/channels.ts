@@ -7,6 +7,7 @@ import { recordAudit } from '../audit/record.ts';
 import type { Channel } from '../database/channel-schema.ts';
 import { type Db, isUniqueViolation } from '../database/database.ts';
 import { OutboundError } from '../outbound/outbound.ts';
+import { requireLiveTeam } from '../teams/team-store.ts';
 import { type Attempt, type AttemptDeps, attempt, attemptWith } from './attempt.ts';
 import {
   CHANNEL_NAME_INDEX,
@@ -58,7 +59,7 @@ export interface NewChannelRequest {
   readonly events: readonly string[];
 }
 
-/** @throws WrennError `conflict` for a name that the team has already; `invalid_request` */
+/** @throws WrennError `conflict` for a name that the team has already; `invalid_request`; `not_found` for the team */
 export async function createChannel(
   { db, keyRing, outbound }: ChannelsDeps,
   { teamId, actor }: ChannelCaller,
@@ -69,6 +70,7 @@ export async function createChannel(
   const id = newChannelId();
   const channel = await namedOnce(name, () =>
     db.transaction(async (tx) => {
+      await requireLiveTeam(tx, teamId, 'no key update');
       if ((await countChannels(tx, teamId)) >= CHANNELS_PER_TEAM) {
         throw new WrennError('invalid_request', { problem: `a team has at most ${CHANNELS_PER_TEAM} channels` });
       }

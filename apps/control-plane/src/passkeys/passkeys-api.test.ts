@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import type { AuthBody } from '@wrenn/protocol/rest/auth';
-import { until } from '@wrenn/testing/until';
-import { and, eq, sql } from 'drizzle-orm';
+import { and, eq } from 'drizzle-orm';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { auditLog } from '../database/audit-schema.ts';
 import { oneTimeTokens, passkeys, users } from '../database/people-schema.ts';
+import { untilBlocked } from '../testing/blocked.ts';
 import { type Deviation, SoftwareAuthenticator } from '../testing/software-authenticator.ts';
 import { TestPeople } from '../testing/test-people.ts';
 import { TestPlatform } from '../testing/test-platform.ts';
@@ -138,6 +138,23 @@ describe('making a passkey', () => {
       401,
       'passkey_refused',
     ]);
+  });
+
+  it('is refused once the account has too many, also of two that are made at the same moment', async () => {
+    const auth = await arrive();
+    const old = { userId: auth.user_id, name: 'old', publicKey: randomBytes(8), counter: 0, transports: [] };
+    const rows = Array.from({ length: 49 }, (_, n) => ({ ...old, id: `${auth.user_id}-${n}`, credentialId: `${n}` }));
+    await people.db.insert(passkeys).values(rows);
+    const { made } = await people.db.transaction(async (tx) => {
+      await tx.select().from(users).where(eq(users.id, auth.user_id)).for('update');
+      const begun = [];
+      for (const count of [1, 2]) {
+        begun.push(register(auth, new SoftwareAuthenticator(platform.baseUrl)));
+        await untilBlocked(people.db, count);
+      }
+      return { made: begun };
+    });
+    expect((await Promise.all(made)).map(({ status }) => status).sort()).toEqual([201, 400]);
   });
 
   it('is for people only', async () => {
@@ -278,14 +295,6 @@ describe('keeping passkeys', () => {
     expect((await logIn(ada.device)).status).toBe(200);
   });
 
-  /** How many transactions wait for a lock. */
-  async function countWaiting(): Promise<number> {
-    const { rows } = await people.db.execute<{ waiting: number }>(sql`
-      SELECT count(*)::int AS waiting FROM pg_stat_activity
-      WHERE datname = current_database() AND wait_event_type = 'Lock'`);
-    return rows[0]?.waiting ?? 0;
-  }
-
   it('keeps the last way to log in, also of two that are removed at the same moment', async () => {
     const { auth, id } = await arriveWithPasskey();
     await people.db.update(users).set({ passwordHash: null }).where(eq(users.id, auth.user_id));
@@ -294,7 +303,7 @@ describe('keeping passkeys', () => {
     const { removals } = await people.db.transaction(async (tx) => {
       await tx.select().from(users).where(eq(users.id, auth.user_id)).for('update');
       const begun = [id, second.body.id].map((each) => remove(auth, each));
-      await until('both have begun', async () => (await countWaiting()) === 2);
+      await untilBlocked(people.db, 2);
       return { removals: begun };
     });
     const statuses = (await Promise.all(removals)).map(({ status }) => status);

@@ -5,6 +5,7 @@ import type { RegistrationCredential } from '@wrenn/protocol/rest/passkeys';
 import type { Actor } from '../access/actor.ts';
 import type { SignedInUser } from '../access/principal.ts';
 import type { Db } from '../database/database.ts';
+import { lockUser } from '../identity/user-store.ts';
 import type { FleetingTokens } from '../shared/fleeting-tokens.ts';
 import { ALGORITHMS, CHALLENGE_LIFETIME_MS, refused, takeChallenge } from './challenge.ts';
 import { recordOnPasskey } from './passkey-audit.ts';
@@ -58,6 +59,8 @@ export async function addPasskey(
 ): Promise<Passkey> {
   const made = await verify(tokens, user, party, credential);
   return db.transaction(async (tx) => {
+    // Of several at once, each counts those before it.
+    await lockUser(tx, user.id);
     if ((await countPasskeys(tx, user.id)) >= MAX_PASSKEYS)
       throw new WrennError('invalid_request', { problem: `an account has at most ${MAX_PASSKEYS} passkeys` });
     const passkey = await insertPasskey(tx, {

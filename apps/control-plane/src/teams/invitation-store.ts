@@ -95,6 +95,19 @@ export async function revokeInvitations(
     .returning();
 }
 
+/** First keys of advisory locks, whose second is a hash of what is locked. Nothing else may use them. */
+const LOCKS = { person: 736_651_043, address: 736_651_044 };
+
+/**
+ * Makes new invitations of one person, and those to one address, wait for each other until the transaction ends,
+ * whichever teams they are for. After the team.
+ */
+export async function lockInvitations(tx: Db, invitedBy: string, email: string | undefined): Promise<void> {
+  await tx.execute(sql`SELECT pg_advisory_xact_lock(${LOCKS.person}, hashtext(${invitedBy}))`);
+  if (email === undefined) return;
+  await tx.execute(sql`SELECT pg_advisory_xact_lock(${LOCKS.address}, hashtext(lower(${email})))`);
+}
+
 /** How many a team or a person made since a time. */
 export async function countInvitationsSince(tx: Db, teamId: string, invitedBy: string, since: Date): Promise<number> {
   const [row] = await tx

@@ -1,11 +1,14 @@
-import { and, eq } from 'drizzle-orm';
+import { newId } from '@wrenn/protocol/ids';
+import { and, eq, sql } from 'drizzle-orm';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { auditLog } from '../database/audit-schema.ts';
 import { invitations, teamMembers } from '../database/people-schema.ts';
+import { untilBlocked } from '../testing/blocked.ts';
 import { TestPeople, type TestUser } from '../testing/test-people.ts';
 import { TestPlatform } from '../testing/test-platform.ts';
 
 type Person = { user: TestUser; token: string };
+type Answer = Awaited<ReturnType<TestPlatform['call']>>;
 
 let platform: TestPlatform;
 let people: TestPeople;
@@ -141,5 +144,44 @@ describe('an invitation', () => {
     const foreign = `/v1/teams/${other.body.id}/invitations/${pending.id}`;
     expect(await as(member, foreign, { method: 'DELETE' })).toMatchObject({ status: 404 });
     expect(await accept(await newPerson(), pending.token)).toMatchObject({ status: 200 });
+  });
+});
+
+describe('the limits of an hour', () => {
+  /** As if so many had been made, for some other team. */
+  async function madeBefore(count: number, fields: { email?: string; invitedBy?: string }): Promise<void> {
+    const teamId = await people.addTeam();
+    const common = { teamId, role: 'member' as const, expiresAt: new Date(Date.now() + 3_600_000), ...fields };
+    const rows = Array.from({ length: count }, () => ({ ...common, id: newId('inv'), tokenHash: newId('inv') }));
+    await people.db.insert(invitations).values(rows);
+  }
+
+  /** Statuses of two invitations of which neither sees the other before it counts, if it does not wait for it. */
+  async function atOnce(invite: readonly [() => Promise<Answer>, () => Promise<Answer>]): Promise<number[]> {
+    const { answers } = await people.db.transaction(async (tx) => {
+      await tx.execute(sql`LOCK TABLE invitations IN SHARE MODE`);
+      const begun = invite.map((each) => each());
+      await untilBlocked(people.db, 2);
+      return { answers: begun };
+    });
+    return (await Promise.all(answers)).map(({ status }) => status).sort();
+  }
+
+  it('hold for an address, though two teams invite it at the same moment', async () => {
+    const [other, email] = [await newPerson(), 'wanted@example.com'];
+    const theirs = (await as(other, '/v1/teams', { json: { name: 'Theirs' } })).body.id;
+    await madeBefore(4, { email });
+    const invitations = [
+      () => invite({ email }),
+      () => as(other, `/v1/teams/${theirs}/invitations`, { json: { email: email.toUpperCase() } }),
+    ] as const;
+    expect(await atOnce(invitations)).toEqual([201, 429]);
+  });
+
+  it('hold for a person, though they invite to two teams at the same moment', async () => {
+    const second = (await as(owner, '/v1/teams', { json: { name: 'Second' } })).body.id;
+    await madeBefore(59, { invitedBy: owner.user.id });
+    const invitations = [() => invite(), () => as(owner, `/v1/teams/${second}/invitations`, { json: {} })] as const;
+    expect(await atOnce(invitations)).toEqual([201, 429]);
   });
 });

@@ -17,6 +17,7 @@ import {
   insertInvitation,
   invitationStatus,
   listPendingInvitations,
+  lockInvitations,
   type NamedInvitation,
   revokeInvitations,
 } from './invitation-store.ts';
@@ -100,6 +101,7 @@ export async function inviteIn(
 }
 
 async function requireFewInvitations(tx: Db, teamId: string, inviterId: string, email: string | undefined) {
+  await lockInvitations(tx, inviterId, email);
   const since = new Date(Date.now() - HOUR_MS);
   const made = await countInvitationsSince(tx, teamId, inviterId, since);
   const mailed = email === undefined ? 0 : await countInvitationsTo(tx, email, since);

@@ -38,14 +38,19 @@ export function noSuchTeam(teamId: string): WrennError {
  * Holds off the deletion of a team until the transaction ends: what is made in it is there when the team is cleared.
  * Whoever makes something that belongs to a team begins with this.
  *
+ * @param lock `no key update` where what is made is counted first: those who do the same wait for each other
  * @throws WrennError `not_found` when the team is deleted
  */
-export async function requireLiveTeam(tx: Db, teamId: string): Promise<void> {
+export async function requireLiveTeam(
+  tx: Db,
+  teamId: string,
+  lock: 'share' | 'no key update' = 'share',
+): Promise<void> {
   const [row] = await tx
     .select({ id: teams.id })
     .from(teams)
     .where(and(eq(teams.id, teamId), isNull(teams.deletedAt)))
-    .for('share');
+    .for(lock);
   if (!row) throw noSuchTeam(teamId);
 }
 
