@@ -111,5 +111,6 @@ export async function lockOwnerlessTeam(tx: Db): Promise<Team | undefined> {
     .orderBy(asc(teams.createdAt), asc(teams.id))
     .limit(1)
     .for('no key update');
-  return team;
+  // Once more: whoever held the lock until now may have given it an owner, which does not change the row of the team.
+  return team && (await tx.$count(teamMembers, eq(teamMembers.teamId, team.id))) === 0 ? team : undefined;
 }
