@@ -1,7 +1,7 @@
 import { WrennError } from '@wrenn/protocol/errors';
 import { newId } from '@wrenn/protocol/ids';
 import type { createHostRequestSchema } from '@wrenn/protocol/rest/hosts';
-import { and, eq, isNull } from 'drizzle-orm';
+import { and, eq, isNull, sql } from 'drizzle-orm';
 import type { z } from 'zod';
 import { requireAllowed } from '../access/in-team.ts';
 import { recordAudit } from '../audit/record.ts';
@@ -95,9 +95,11 @@ async function makeToken(tx: Db, viewer: HostViewer, hostId: string): Promise<Ne
     data: { token_id: id },
     lifetimeMs: TOKEN_MS,
   });
-  await tx
-    .insert(hostTokens)
-    .values({ id, hostId, createdBy: viewer.id ?? null, expiresAt, tokenHash: hashToken(token) });
+  await tx.insert(hostTokens).values({
+    ...{ id, hostId, createdBy: viewer.id ?? null, expiresAt, tokenHash: hashToken(token) },
+    // Not when the transaction began: which one is the newest, the lock of the host decides.
+    createdAt: sql`clock_timestamp()`,
+  });
   return { hostId, token, expiresAt };
 }
 

@@ -1,8 +1,9 @@
 import { X509Certificate } from 'node:crypto';
 import { readCertificate } from '@wrenn/pki/issue';
 import { makeSigningRequest } from '@wrenn/pki/signing-request';
-import { and, eq } from 'drizzle-orm';
+import { and, eq, sql } from 'drizzle-orm';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { SYSTEM } from '../access/actor.ts';
 import { auditLog } from '../database/audit-schema.ts';
 import { hostRefreshTokens, hosts, hostTokens } from '../database/host-schema.ts';
 import { oneTimeTokens, teams } from '../database/people-schema.ts';
@@ -10,6 +11,7 @@ import { TestHosts } from '../testing/test-hosts.ts';
 import { TestPeople } from '../testing/test-people.ts';
 import { TestPlatform } from '../testing/test-platform.ts';
 import { Visitor } from '../testing/visitor.ts';
+import { renewToken } from './create-host.ts';
 
 let platform: TestPlatform;
 let people: TestPeople;
@@ -214,6 +216,20 @@ describe('POST /v1/hosts/register', () => {
     expect((await call(`/v1/hosts/${id}/token`, admin, undefined, 'POST')).status).toBe(201);
     const { csrPem: csr } = await makeSigningRequest(keyPem);
     expect((await agents.register(token, { ...address, csr })).body.error.reason).toBe('registration_refused');
+  });
+
+  it('answers the same agent again where the token is the newest, though the request for it began before another', async () => {
+    const { id } = await made();
+    const viewer = { isAdmin: true, id: undefined, userId: undefined, team: undefined, actor: SYSTEM };
+    const { token } = await people.db.transaction(async (tx) => {
+      await tx.execute(sql`SELECT now()`);
+      await renewToken(people.db, viewer, id);
+      return renewToken(tx, viewer, id);
+    });
+    const { csrPem: csr } = await makeSigningRequest();
+    const asked = { ...newAddress(), csr };
+    expect((await agents.register(token, asked)).status).toBe(201);
+    expect((await agents.register(token, asked)).status).toBe(201);
   });
 
   it('says why a token is refused', async () => {
