@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { request } from 'node:http';
 import type { Duplex } from 'node:stream';
+import { startStopwatch } from '@wrenn/testing/stopwatch';
 import { until } from '@wrenn/testing/until';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { ControlPlane } from '../control-plane.ts';
@@ -116,11 +117,11 @@ describe.each(['PostgreSQL', 'Redis'])('two control planes that share by %s', (k
     });
     await new Promise((resolve) => setTimeout(resolve, 200));
     expect(answered).toBe(false);
-    const from = performance.now();
+    using stopwatch = startStopwatch();
     goOn();
     expect((await resumed).status).toBeLessThan(300);
     expect(await waiting).toMatchObject({ status: 200, body: { stdout: 'awake\n' } });
-    expect(performance.now() - from).toBeLessThan(TOLD_MS);
+    expect(stopwatch.elapsedMs).toBeLessThan(TOLD_MS);
     platform.host.behave();
   });
 
@@ -138,14 +139,14 @@ describe.each(['PostgreSQL', 'Redis'])('two control planes that share by %s', (k
     const socket = await openAtEdge(capsule.id, made.key, { connection: 'Upgrade', upgrade: 'odd' });
     const answer = await openAtEdge(capsule.id, made.key, {});
 
-    const from = performance.now();
+    using stopwatch = startStopwatch();
     const revoked = await fetch(`${bases[0]}/v1/api-keys/${made.id}`, {
       ...{ method: 'DELETE', headers: { authorization: `Bearer ${owner.token}` } },
     });
     expect(revoked.status).toBe(204);
     expect(await command.closed()).toBe(1008);
     await until('the port is cut off', () => socket.closed && answer.closed);
-    expect(performance.now() - from).toBeLessThan(TOLD_MS);
+    expect(stopwatch.elapsedMs).toBeLessThan(TOLD_MS);
   });
 
   async function read(path: string, key: string) {
@@ -169,7 +170,7 @@ describe.each(['PostgreSQL', 'Redis'])('two control planes that share by %s', (k
 
   if (kind === 'PostgreSQL') return;
 
-  it('go on while Redis is away and when it is back', { timeout: 60_000 }, async () => {
+  it('go on while Redis is away and when it is back', { timeout: 180_000 }, async () => {
     const device = await arriveWithPasskey();
     const headers = { 'x-forwarded-host': new URL(bases[0] ?? '').host };
     const options = async () => (await call(0, '/v1/auth/passkey/options')).body.options;
