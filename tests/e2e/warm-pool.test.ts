@@ -34,7 +34,6 @@ beforeAll(async () => {
   agent = await TestAgent.create(undefined, { WRENN_WARM_POOL_MAX_MB: String(MAX_MB) });
   await agent.start();
   empty = await machineState(agent.dir);
-  // Two at once: for the next burst as many should wait.
   const [first, second] = await Promise.all([create({ token: FIRST }), create()]);
   started = first;
   await destroy(second);
@@ -61,6 +60,22 @@ async function create({ token = 'token', ...init }: Wanted = {}, by = agent): Pr
 
 const stepsOf = (vm: Vm) => vm.trace.map(({ name }) => name);
 const isPooled = (vm: Vm) => stepsOf(vm).includes('pool');
+
+/** Makes two at once, so that as many should wait for the next burst, and waits for that. */
+async function untilTwoWait(): Promise<PooledRecord[]> {
+  await destroy(...(await Promise.all([create(), create()])));
+  return untilWaiting(agent, 2);
+}
+
+/** Once more where one that waited did not answer in time: the machine may stand still just then. */
+async function createPooled(wanted: readonly Wanted[]): Promise<{ vms: Vm[]; waiting: PooledRecord[] }> {
+  for (let attempt = 1; ; attempt++) {
+    const waiting = await untilTwoWait();
+    const vms = await Promise.all(wanted.map((one) => create(one)));
+    if (attempt === 2 || vms.every(isPooled)) return { vms, waiting };
+    await destroy(...vms);
+  }
+}
 
 async function destroy(...vms: Vm[]): Promise<void> {
   await Promise.all(vms.map(({ id }) => agent.client.destroyVm({ id })));
@@ -91,18 +106,18 @@ function processesOf(vm: Vm, token: string) {
 describe('a create', () => {
   it('takes a VM that waits, and the pool is filled again', async () => {
     expect(isPooled(started)).toBe(false);
-    await untilWaiting(agent, 2);
-    const vm = await create();
+    const [vm] = (await createPooled([{}])).vms;
+    if (!vm) throw new Error('none was made');
     expect(stepsOf(vm)).toEqual(expect.arrayContaining(['queue', 'plan', 'pool', 'init']));
     for (const name of ['slot', 'disk', 'restore']) expect(stepsOf(vm)).not.toContain(name);
     expect((await agent.client.listVms({})).vms.map(({ id }) => id).sort()).toEqual([started.id, vm.id].sort());
     expect(await runInGuest(vm.hostIp, 'token', 'echo alive')).toBe('alive\n');
-    await untilWaiting(agent, 2);
+    await untilTwoWait();
     await destroy(vm);
   });
 
   it('finds VMs that have cost no CPU while they waited', async () => {
-    const pids = (await untilWaiting(agent, 2)).map(pidOf);
+    const pids = (await untilTwoWait()).map(pidOf);
     const before = await Promise.all(pids.map(cpuTicks));
     await runInGuest(started.hostIp, FIRST, 'i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done');
     const after = await Promise.all(pids.map(cpuTicks));
@@ -111,12 +126,11 @@ describe('a create', () => {
   });
 
   it('gets a VM that shows nothing of another tenant, nor of its own waiting', async () => {
-    const waiting = await untilWaiting(agent, 2);
     const tenants = [
       { token: 'token-a', hostname: 'host-a', envs: { MINE: 'a' } },
       { token: 'token-b', hostname: 'host-b', envs: { MINE: 'b' } },
     ];
-    const vms = await Promise.all(tenants.map((tenant) => create(tenant)));
+    const { vms, waiting } = await createPooled(tenants);
     expect(vms.map(isPooled)).toEqual([true, true]);
     const asked = performance.now();
     const identity = 'hostname; cat /etc/machine-id; echo $MINE; id -un; pwd; date +%s%3N';
@@ -204,7 +218,7 @@ async function connectable(client: ReturnType<typeof processesOf>, vm: Vm, token
   for (let pid = Math.max(1, newest - 40); pid < newest; pid++) {
     const selector = { process: { selector: { case: 'pid', value: pid } }, fromOffset: 0n } as const;
     try {
-      for await (const _event of client.connect(selector, { timeoutMs: 10_000 })) found.push(pid);
+      for await (const _event of client.connect(selector, { timeoutMs: 120_000 })) found.push(pid);
     } catch (error) {
       expect(String(error)).toContain('not_found');
     }
