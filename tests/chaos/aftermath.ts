@@ -32,7 +32,8 @@ export async function settle({ api, population }: VerbDeps): Promise<string[]> {
 export async function reckon(deps: VerbDeps, tell: (line: string) => void): Promise<string[]> {
   const { api, population } = deps;
   const stuck = await settle(deps);
-  const states = new Map<string, string>((await population.look(api))?.map(({ id, status }) => [id, status]));
+  const listed = await population.look(api, { insist: true });
+  const states = new Map<string, string>(listed?.map(({ id, status }) => [id, status]));
   const left = population.all();
   tell(`checking ${left.length} capsules, ${left.filter(({ slept }) => slept).length} of which have slept`);
   const work = left.values();
@@ -44,12 +45,12 @@ export async function reckon(deps: VerbDeps, tell: (line: string) => void): Prom
     }
   };
   await Promise.all(Array.from({ length: AT_ONCE }, one));
-  for (const { id } of (await population.look(api)) ?? []) {
+  for (const { id } of (await population.look(api, { insist: true })) ?? []) {
     const answer = await api.insist('destroy', 'DELETE', `/v1/capsules/${id}`);
     if (!isGone(answer)) stuck.push(`${id} cannot be destroyed: ${JSON.stringify(answer)}`);
   }
-  const listed = await api.insist('list snapshots', 'GET', '/v1/snapshots?type=snapshot');
-  for (const { id } of listed.kind === 'done' ? listed.body : []) {
+  const snapshots = await api.insist('list snapshots', 'GET', '/v1/snapshots?type=snapshot');
+  for (const { id } of snapshots.kind === 'done' ? snapshots.body : []) {
     await api.insist('delete snapshot', 'DELETE', `/v1/snapshots/${id}`);
   }
   return [...stuck, ...(await settle(deps))];

@@ -68,9 +68,14 @@ export class Population {
     this.losses.push({ id: known.id, why });
   }
 
-  /** All living capsules as the API lists them; undefined when it does not answer. Takes in what it did not know. */
-  async look(api: Api): Promise<Json[] | undefined> {
-    const answer = await api.call('list', 'GET', `/v1/capsules?status=${LIVING.join(',')}`);
+  /**
+   * All living capsules as the API lists them; undefined when it does not answer. Takes in what it did not know.
+   *
+   * @param insist asks again until it answers, for some minutes
+   */
+  async look(api: Api, { insist = false } = {}): Promise<Json[] | undefined> {
+    const path = `/v1/capsules?status=${LIVING.join(',')}`;
+    const answer = await (insist ? api.insist('list', 'GET', path) : api.call('list', 'GET', path));
     if (answer.kind !== 'done') return undefined;
     for (const { id, status } of answer.body) {
       const known = this.#known.get(id) ?? this.add(id);

@@ -19,7 +19,7 @@ const MIB = 1024 * KIB;
 const GROWTH = { bytes: MIB, bytesPerRound: 2 * KIB } as const;
 /** The allocator keeps pages of its own: resident memory shows only large leaks outside of the heap. */
 const RESIDENT_GROWTH = { bytes: 24 * MIB, bytesPerRound: 16 * KIB } as const;
-/** Kept connections come and go. */
+/** VMs that wait and kept connections come and go. One that is left behind of each capsule is more in ten rounds. */
 const DESCRIPTOR_GROWTH = 6;
 
 export interface SoakOptions {
@@ -100,11 +100,15 @@ function growth(points: readonly Point[]): string[] {
     const grown = (of: keyof ProcessUse) => slope(half.map((point) => [point.round, point[name][of]])) * rounds;
     const bound = ({ bytes, bytesPerRound }: typeof GROWTH | typeof RESIDENT_GROWTH) => bytes + bytesPerRound * rounds;
     const [live, resident] = [grown('liveBytes'), grown('residentBytes')];
+    const middle = Math.floor(half.length / 2);
+    const [earlier, later] = [half.slice(0, middle), half.slice(middle)].map((part) => {
+      return Math.min(...part.map((point) => point[name].descriptors));
+    });
     const text = (bytes: number) => `${(bytes / KIB).toFixed(0)} KiB in ${rounds} rounds`;
     return [
       ...(live > bound(GROWTH) ? [`live memory of the ${name} grew by ${text(live)}`] : []),
       ...(resident > bound(RESIDENT_GROWTH) ? [`resident memory of the ${name} grew by ${text(resident)}`] : []),
-      ...(grown('descriptors') > DESCRIPTOR_GROWTH ? [`the ${name} has ever more files open`] : []),
+      ...((later ?? 0) - (earlier ?? 0) > DESCRIPTOR_GROWTH ? [`the ${name} has ever more files open`] : []),
     ];
   });
 }
