@@ -77,7 +77,7 @@ function untilHeard(id: string, after: Date) {
 function helloFrom(pki: Awaited<ReturnType<typeof ensureLocalPki>>, ca: string) {
   const nodeOptions = { ca, cert: pki.controlPlane.certPem, key: pki.controlPlane.keyPem };
   const transport = createConnectTransport({ httpVersion: '2', baseUrl: `https://127.0.0.1:${port}`, nodeOptions });
-  return createClient(HostService, transport).hello({ protocolMin: 1, protocolMax: 1 }, { timeoutMs: 10_000 });
+  return createClient(HostService, transport).hello({ protocolMin: 1, protocolMax: 1 }, { timeoutMs: 60_000 });
 }
 
 it('makes a machine a host, which trusts its platform alone and comes back without --register', async () => {

@@ -15,7 +15,8 @@ const WAVE = 50;
 const UNEVENNESS = 0.1;
 /** By how many capsules they may differ while many come at once: each sees the others' only when they are placed. */
 const MAX_SKEW = 4;
-const MISSING_AFTER_MS = 100_000;
+/** Silence of 90 s, once: less than twice that. */
+const MISSING_AFTER_MS = 150_000;
 const PATIENCE_MS = 180_000;
 /** Twenty times what it takes on two cores that do nothing else. */
 const TEST_MS = 900_000;
