@@ -17,7 +17,7 @@ import { findUsableSnapshot } from '../snapshots/snapshot-store.ts';
 import { checkBudget } from '../usage/check-budget.ts';
 import { checkPool, shareOf } from '../usage/pools.ts';
 import { publishCreated } from './capsule-events.ts';
-import { findCapsule, findTeamCapsule, insertCapsule } from './capsule-store.ts';
+import { findCapsule, findTeamCapsule, insertCapsule, lockCapsule } from './capsule-store.ts';
 import type { Leftovers } from './leftovers.ts';
 import { nowMs, type traceArgsSchema } from './trace.ts';
 import { transitionWhen } from './transition.ts';
@@ -48,6 +48,12 @@ export interface CapsulesDeps {
 export function hostById({ hosts }: CapsulesDeps, id: string): Host | undefined {
   return hosts().find((host) => host.id === id);
 }
+
+/**
+ * Whether what the platform does of its own accord is still to be done. Nothing of the capsule can change between this
+ * and the move.
+ */
+export type IsDue = (tx: Db, now: Capsule) => boolean | Promise<boolean>;
 
 /** What a destroy needs to know: the state that the capsule was in decides who must be asked. */
 export const destroyArgsSchema = z.object({ from: z.enum(CAPSULE_STATUSES) });
@@ -187,8 +193,11 @@ async function beginDestroy(
   { db, runner, owner }: CapsulesDeps,
   caller: Caller,
   id: string,
+  isDue?: IsDue,
 ): Promise<Operation | undefined> {
   const operation = await db.transaction(async (tx) => {
+    const locked = isDue && (await lockCapsule(tx, id));
+    if (isDue && !(locked && (await isDue(tx, locked)))) return undefined;
     let from: CapsuleStatus = 'stopping';
     const isUp = ({ status }: Capsule) => {
       from = status;
@@ -227,7 +236,7 @@ export async function requireRunning(db: Db, teamId: string, id: string): Promis
 }
 
 /** Ends a capsule on the platform's own account, without waiting. */
-export async function destroyAsSystem(deps: CapsulesDeps, { id }: Pick<Capsule, 'id'>): Promise<void> {
+export async function destroyAsSystem(deps: CapsulesDeps, { id }: Pick<Capsule, 'id'>, isDue?: IsDue): Promise<void> {
   const capsule = await findCapsule(deps.db, id);
-  if (capsule) await beginDestroy(deps, { teamId: capsule.teamId, actor: 'system' }, id);
+  if (capsule) await beginDestroy(deps, { teamId: capsule.teamId, actor: 'system' }, id, isDue);
 }

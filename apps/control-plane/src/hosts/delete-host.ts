@@ -1,9 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { WrennError } from '@wrenn/protocol/errors';
-import { and, eq, gt, inArray, isNull, ne, or, sql } from 'drizzle-orm';
-import { recordCapsuleNews } from '../audit/operation-entries.ts';
+import { and, eq, inArray, isNull, ne, sql } from 'drizzle-orm';
 import { type CapsulesDeps, destroyAsSystem, hostById } from '../capsules/capsules.ts';
-import { transitionWhen } from '../capsules/transition.ts';
+import { endsWithHost, endWithoutHost } from '../capsules/without-host.ts';
 import type { Db } from '../database/database.ts';
 import { hosts } from '../database/host-schema.ts';
 import { type Capsule, capsules, snapshots } from '../database/schema.ts';
@@ -37,7 +36,7 @@ export async function previewDelete(db: Db, viewer: HostViewer, id: string): Pro
     .from(snapshots)
     .where(and(eq(snapshots.hostId, id), ne(snapshots.status, 'deleting'), isNull(snapshots.objectKey)))
     .orderBy(snapshots.name);
-  return { host, capsules: await listBound(db, id), snapshots: kept.map(({ name }) => name) };
+  return { host, capsules: await selectBound(db, id), snapshots: kept.map(({ name }) => name) };
 }
 
 /**
@@ -61,9 +60,10 @@ export async function deleteHost(
   }
   await db.transaction(async (tx) => {
     const host = await lockHost(tx, viewer, id);
-    const bound = await listBound(tx, id);
+    // All before any is changed: whoever else changes one locks it first, and then what is counted of its host.
+    const bound = await selectBound(tx, id).for('no key update');
     if (bound.length > 0 && !force) throw refusal(id, bound);
-    for (const capsule of bound) await endWithoutHost(tx, capsule);
+    for (const capsule of byTeam(bound)) await endWithoutHost(tx, capsule);
     // Those in the object store are for other hosts still.
     await tx.delete(snapshots).where(and(eq(snapshots.hostId, id), isNull(snapshots.objectKey)));
     await endCredentials(tx, id);
@@ -77,16 +77,21 @@ export async function deleteHost(
       await publishHost(tx, 'host.down', host, viewer.actor, { from, to: 'deleted' });
     await auditChange(tx, viewer, host, 'delete', { force, capsules: bound.length });
   });
+  deps.leftovers.nudge();
 }
 
-/** Capsules that would be lost: those in the object store are on no host, and an error that never slept is nothing. */
-function listBound(db: Db, hostId: string): Promise<Capsule[]> {
-  const isThere = or(ne(capsules.status, 'error'), gt(capsules.generation, 0));
+/** Capsules that would be lost. */
+function selectBound(db: Db, hostId: string) {
   return db
     .select()
     .from(capsules)
-    .where(and(eq(capsules.hostId, hostId), ne(capsules.status, 'stopped'), ne(capsules.status, 'hibernated'), isThere))
+    .where(and(eq(capsules.hostId, hostId), endsWithHost))
     .orderBy(capsules.id);
+}
+
+/** In one order, so that two hosts that are deleted do not wait for each other with what is counted of teams. */
+function byTeam(bound: readonly Capsule[]): Capsule[] {
+  return bound.toSorted((a, b) => Number(a.teamId > b.teamId) - Number(a.teamId < b.teamId));
 }
 
 function refusal(id: string, bound: readonly Capsule[]): WrennError {
@@ -106,27 +111,19 @@ async function cordon(db: Db, viewer: HostViewer, id: string): Promise<void> {
 
 /** Ends what it has, with its help, for as long as that may take. */
 async function endOnHost(deps: CapsulesDeps, hostId: string, signal: AbortSignal): Promise<void> {
-  const bound = await listBound(deps.db, hostId);
-  for (const capsule of bound) await destroyAsSystem(deps, capsule);
+  const bound = await selectBound(deps.db, hostId);
+  // Each takes its time, and the next ones may have left the host meanwhile.
+  const isStillThere = (_tx: Db, now: Capsule) => now.hostId === hostId && now.status !== 'hibernated';
+  for (const capsule of bound) await destroyAsSystem(deps, capsule, isStillThere);
   const ids = bound.map(({ id }) => id);
   const until = performance.now() + END_MS;
   while (ids.length > 0 && performance.now() < until && hostById(deps, hostId)?.online) {
     const left = await deps.db
       .select({ id: capsules.id })
       .from(capsules)
-      .where(and(inArray(capsules.id, ids), ne(capsules.status, 'stopped')))
+      .where(and(inArray(capsules.id, ids), eq(capsules.hostId, hostId), endsWithHost))
       .limit(1);
     if (left.length === 0) return;
     await delay(LOOK_MS, undefined, { signal });
   }
-}
-
-/** Nobody will ever say what became of its microVM. */
-async function endWithoutHost(tx: Db, { id, status }: Capsule): Promise<void> {
-  const statusReason = 'its host was deleted';
-  await transitionWhen(tx, id, (now) => now.status !== 'stopped' && now.status !== 'stopping', 'stopping');
-  const ended = await transitionWhen(tx, id, (now) => now.status === 'stopping', 'stopped', {
-    ...{ statusReason, hostIp: null, objectKey: null },
-  });
-  if (ended) await recordCapsuleNews(tx, status, ended);
 }
