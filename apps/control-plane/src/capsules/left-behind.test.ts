@@ -1,3 +1,4 @@
+import { newId } from '@wrenn/protocol/ids';
 import type { CapsuleStatus } from '@wrenn/protocol/rest/capsule';
 import { until } from '@wrenn/testing/until';
 import { eq, sql } from 'drizzle-orm';
@@ -32,6 +33,12 @@ async function leaveIn(id: string, status: CapsuleStatus, fields: Partial<typeof
     .update(capsules)
     .set({ status, ...fields, updatedAt: sql`now() - interval '1 minute'` })
     .where(eq(capsules.id, id));
+}
+
+async function deletedHost(): Promise<string> {
+  const id = newId('host');
+  await people.db.insert(hosts).values({ id, status: 'deleted', deletedAt: new Date() });
+  return id;
 }
 
 async function paused(): Promise<string> {
@@ -107,8 +114,7 @@ describe('a capsule that was left in the middle of something', () => {
 
   it('has failed when its host was deleted meanwhile', async () => {
     const id = await platform.createCapsule();
-    await people.db.insert(hosts).values({ id: 'host-deleted', status: 'deleted', deletedAt: new Date() });
-    await leaveIn(id, 'starting', { hostId: 'host-deleted' });
+    await leaveIn(id, 'starting', { hostId: await deletedHost() });
     await settle();
     await untilStatus(id, 'error');
   });
@@ -131,5 +137,24 @@ describe('a capsule that was left in the middle of something', () => {
     await people.db.update(capsules).set({ status: 'pausing', updatedAt: sql`now()` }).where(eq(capsules.id, id));
     await settle();
     expect((await get(id)).status).toBe('pausing');
+  });
+});
+
+describe('a capsule that came to a host as that was deleted', () => {
+  it.each(['running', 'missing', 'paused'] as const)('and is %s ends with it', async (status) => {
+    const id = await platform.createCapsule();
+    await leaveIn(id, status, { hostId: await deletedHost(), generation: 1 });
+    await settle();
+    expect(await get(id)).toMatchObject({ status: 'stopped', status_reason: 'its host was deleted' });
+  });
+
+  it.each([
+    ['hibernated', 1],
+    ['error', 0],
+  ] as const)('and is %s stays as it is', async (status, generation) => {
+    const id = await platform.createCapsule();
+    await leaveIn(id, status, { hostId: await deletedHost(), generation });
+    await settle();
+    expect((await get(id)).status).toBe(status);
   });
 });

@@ -1,13 +1,15 @@
-import { and, inArray, notExists, or, sql } from 'drizzle-orm';
+import { and, eq, getTableColumns, inArray, isNotNull, notExists, notInArray, or, sql } from 'drizzle-orm';
 import type { Logger } from 'pino';
 import { recordCapsuleNews } from '../audit/operation-entries.ts';
 import type { Db } from '../database/database.ts';
+import { hosts } from '../database/host-schema.ts';
 import { type Capsule, capsules, operations } from '../database/schema.ts';
 import type { HostPool } from '../hosts/host-pool.ts';
 import type { Jobs } from '../jobs/jobs.ts';
 import { transitionWhen } from './transition.ts';
 import { BUSY, LEFT_BEHIND } from './verdict.ts';
 import { followHost } from './vm-facts.ts';
+import { endsWithHost, endWithoutHost } from './without-host.ts';
 
 const QUEUE = 'settle-capsules';
 const CRON = '* * * * *';
@@ -23,11 +25,14 @@ export interface LeftBehindDeps {
   readonly log: Logger;
 }
 
-/** Has capsules settled that are in the middle of something that nobody does any more, by whichever control plane. */
+/**
+ * Has capsules settled that are in the middle of something that nobody does any more, or on a host that was deleted, by
+ * whichever control plane.
+ */
 export function defineLeftBehind(jobs: Jobs, deps: LeftBehindDeps): void {
   jobs.define(QUEUE, { deadlineMs: DEADLINE_MS }, async (_data, signal) => {
     const count = await settleLeftBehind(deps, signal);
-    if (count > 0) deps.log.warn({ count }, 'capsules were left in the middle of an operation');
+    if (count > 0) deps.log.warn({ count }, 'capsules were left in the middle of an operation, or on a deleted host');
   });
   jobs.schedule(QUEUE, CRON);
 }
@@ -38,7 +43,7 @@ export function defineLeftBehind(jobs: Jobs, deps: LeftBehindDeps): void {
  * @returns how many were found
  */
 export async function settleLeftBehind(deps: LeftBehindDeps, signal: AbortSignal, graceS = GRACE_S): Promise<number> {
-  const found = await listLeftBehind(deps.db, graceS);
+  const found = [...(await listLeftBehind(deps.db, graceS)), ...(await listOnDeletedHosts(deps.db))];
   for (const capsule of found) {
     signal.throwIfAborted();
     try {
@@ -52,6 +57,7 @@ export async function settleLeftBehind(deps: LeftBehindDeps, signal: AbortSignal
 
 async function settle({ db, pool, destroy }: LeftBehindDeps, capsule: Capsule): Promise<void> {
   const { id, status, hostId } = capsule;
+  if (!BUSY.includes(status)) return db.transaction((tx) => endWithoutHost(tx, capsule));
   if (status === 'stopping') return destroy(capsule);
   if (status === 'pending') return fail(db, capsule);
   const host = pool.get(hostId);
@@ -71,6 +77,16 @@ async function fail(db: Db, { id }: Capsule): Promise<void> {
     const failed = await transitionWhen(tx, id, isPending, 'error', { statusReason: LEFT_BEHIND });
     if (failed) await recordCapsuleNews(tx, 'pending', failed);
   });
+}
+
+/** A create or a resume may choose a host in the very moment in which it is deleted. */
+function listOnDeletedHosts(db: Db): Promise<Capsule[]> {
+  return db
+    .select(getTableColumns(capsules))
+    .from(capsules)
+    .innerJoin(hosts, and(eq(hosts.id, capsules.hostId), isNotNull(hosts.deletedAt)))
+    .where(and(endsWithHost, notInArray(capsules.status, [...BUSY])))
+    .limit(AT_ONCE);
 }
 
 function listLeftBehind(db: Db, graceS: number): Promise<Capsule[]> {
