@@ -253,7 +253,8 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     probes,
     probeTimeoutMs: options.probeTimeoutMs,
     log,
-    end: (capsule) => (capsule.onTimeout === 'pause' ? pauseAsSystem : destroyAsSystem)(capsules, capsule),
+    end: (capsule, isDue) =>
+      (capsule.onTimeout === 'pause' ? pauseAsSystem : destroyAsSystem)(capsules, capsule, isDue),
   });
   // Whatever brings a capsule to run is an operation.
   session.onFinish(() => lifetimes.wake());

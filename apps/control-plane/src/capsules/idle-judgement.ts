@@ -69,10 +69,14 @@ export async function judgeIdle(
   return (await isAsSeen(deps, capsule)) ? { kind: 'idle' } : { kind: 'at work' };
 }
 
-async function isAsSeen({ db, activity }: JudgementDeps, seen: Capsule): Promise<boolean> {
-  const now = await findCapsule(db, seen.id);
+async function isAsSeen(deps: JudgementDeps, seen: Capsule): Promise<boolean> {
+  const now = await findCapsule(deps.db, seen.id);
+  return now !== undefined && isStillIdle(deps, seen, now);
+}
+
+/** Whether an idle capsule has been left alone since it was seen, and is to be ended in the same way. */
+export function isStillIdle({ activity }: Pick<JudgementDeps, 'activity'>, seen: Capsule, now: Capsule): boolean {
   return (
-    now !== undefined &&
     !activity.isInUse(seen.id) &&
     now.version === seen.version &&
     now.timeoutSec === seen.timeoutSec &&

@@ -42,6 +42,14 @@ export async function listTimedCapsules(db: Db, withinMs: number): Promise<Timed
     );
 }
 
+/** Whether a running capsule whose deadline had come is to be ended still, and in the same way. */
+export async function isDeadlineOver(db: Db, seen: Capsule, now: Capsule): Promise<boolean> {
+  if (now.version !== seen.version || now.onTimeout !== seen.onTimeout) return false;
+  // In a transaction now() is its begin.
+  const isOver = sql`${capsules.deadlineAt} <= clock_timestamp()`;
+  return (await db.$count(capsules, and(eq(capsules.id, now.id), isOver))) > 0;
+}
+
 /** Settings of a capsule as PATCH changes them; what is undefined stays. */
 export interface LifetimeChanges {
   readonly timeoutSec?: number | undefined;

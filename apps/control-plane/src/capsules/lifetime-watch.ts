@@ -1,7 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Capsule } from '../database/schema.ts';
-import { type JudgementDeps, judgeIdle, takeBaseline } from './idle-judgement.ts';
-import { listTimedCapsules, type TimedCapsule } from './lifetime-store.ts';
+import type { IsDue } from './capsules.ts';
+import { isStillIdle, type JudgementDeps, judgeIdle, takeBaseline } from './idle-judgement.ts';
+import { isDeadlineOver, listTimedCapsules, type TimedCapsule } from './lifetime-store.ts';
 import { type Baseline, nextStep } from './next-step.ts';
 
 /** The next look comes no sooner, however often somebody wakes this. */
@@ -20,7 +21,7 @@ const LAST_RETRY_MS = 600_000;
 
 export interface LifetimeDeps extends JudgementDeps {
   /** Does what the capsule's `on_timeout` says, without waiting for its end. */
-  readonly end: (capsule: Capsule) => Promise<unknown>;
+  readonly end: (capsule: Capsule, isDue: IsDue) => Promise<unknown>;
 }
 
 interface Attempt {
@@ -120,7 +121,7 @@ export class LifetimeWatch {
     const { id } = capsule;
     switch (step.kind) {
       case 'end':
-        return this.#end(capsule, 'its deadline has come');
+        return this.#end(capsule, 'its deadline has come', (tx, now) => isDeadlineOver(tx, capsule, now));
       case 'sample':
         this.#baselines.set(id, await takeBaseline(this.#deps, capsule, signal));
         return undefined;
@@ -128,19 +129,26 @@ export class LifetimeWatch {
         this.#baselines.delete(id);
         const judgement = await judgeIdle(this.#deps, capsule, step.baseline, signal);
         if (judgement.kind === 'again') this.#baselines.set(id, judgement.baseline);
-        if (judgement.kind === 'idle') await this.#end(capsule, 'nobody has used it for its timeout');
-        return undefined;
+        if (judgement.kind !== 'idle') return undefined;
+        return this.#end(capsule, 'nobody has used it for its timeout', (_tx, now) =>
+          isStillIdle(this.#deps, capsule, now),
+        );
       }
     }
   }
 
-  async #end(capsule: Capsule, why: string): Promise<void> {
+  /** @param isDue whether it still is, at the very moment: its settings may have changed since it was looked at */
+  async #end(capsule: Capsule, why: string, isDue: IsDue): Promise<void> {
     const { id, timeoutSec, onTimeout } = capsule;
-    this.#deps.log.info({ capsule: id, timeoutSec, onTimeout, why }, 'ending a capsule’s time');
     const before = this.#attempts.get(id);
     const isSecond = before?.generation === capsule.generation;
-    this.#holdBack(capsule, isSecond ? Math.min(before.retryMs * 2, LAST_RETRY_MS) : FIRST_RETRY_MS);
-    await this.#deps.end(capsule);
+    const retryMs = isSecond ? Math.min(before.retryMs * 2, LAST_RETRY_MS) : FIRST_RETRY_MS;
+    await this.#deps.end(capsule, async (tx, now) => {
+      if (!(await isDue(tx, now))) return false;
+      this.#deps.log.info({ capsule: id, timeoutSec, onTimeout, why }, 'ending a capsule’s time');
+      this.#holdBack(capsule, retryMs);
+      return true;
+    });
   }
 
   /** A capsule that cannot be put to sleep runs on, and is not tried again at once. */

@@ -11,7 +11,7 @@ import { checkBudget } from '../usage/check-budget.ts';
 import { checkPool, shareToWake } from '../usage/pools.ts';
 import { beginVerb } from './begin-verb.ts';
 import { findCapsule } from './capsule-store.ts';
-import { type Caller, type CapsulesDeps, hostById, requireCapsule } from './capsules.ts';
+import { type Caller, type CapsulesDeps, hostById, type IsDue, requireCapsule } from './capsules.ts';
 import { nowMs, traceArgsSchema } from './trace.ts';
 
 /** What a pause needs to know. The number is fixed with the operation, so that a repeated run asks for the same one. */
@@ -58,17 +58,27 @@ export async function pauseCapsule(
 }
 
 /** Puts a capsule to sleep on the platform's own account, without waiting. Does nothing to one that does not run. */
-export async function pauseAsSystem(deps: CapsulesDeps, { id }: Pick<Capsule, 'id'>): Promise<void> {
+export async function pauseAsSystem(deps: CapsulesDeps, { id }: Pick<Capsule, 'id'>, isDue?: IsDue): Promise<void> {
   const capsule = await findCapsule(deps.db, id);
   if (capsule?.status !== 'running') return;
   try {
-    await beginPause(deps, { teamId: capsule.teamId, actor: 'system' }, id, undefined);
+    await beginPause(deps, { teamId: capsule.teamId, actor: 'system' }, id, undefined, isDue);
   } catch (error) {
     if (!isInvalidState(error)) throw error;
   }
 }
 
-function beginPause(deps: CapsulesDeps, caller: Caller, id: string, key: string | undefined): Promise<Operation> {
+function beginPause(
+  deps: CapsulesDeps,
+  caller: Caller,
+  id: string,
+  key: string | undefined,
+  isDue?: IsDue,
+): Promise<Operation> {
+  const prepare = async (tx: Db, capsule: Capsule) => {
+    if (isDue && !(await isDue(tx, capsule))) throw refuse(id, capsule.status, 'due');
+    return {};
+  };
   return beginVerb(deps, caller, {
     id,
     kind: 'capsule.pause',
@@ -77,6 +87,7 @@ function beginPause(deps: CapsulesDeps, caller: Caller, id: string, key: string 
     when: ({ status }) => status === 'running',
     needed: 'running',
     to: 'pausing',
+    ...(isDue ? { prepare } : {}),
     args: ({ generation }): z.output<typeof pauseArgsSchema> => ({ generation: generation + 1 }),
   });
 }
