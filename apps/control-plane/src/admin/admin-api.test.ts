@@ -88,7 +88,7 @@ describe('users', () => {
     ]).toEqual([401, 401, 401]);
     expect((await as(others.key, '/v1/capsules')).status).toBe(200);
     expect(await socket.closed()).toBe(1008);
-    await until('the capsule is destroyed', 10_000, async () => {
+    await until('the capsule is destroyed', async () => {
       const [row] = await people.db.select().from(capsules).where(eq(capsules.id, created.body.id));
       return row?.status === 'stopped';
     });

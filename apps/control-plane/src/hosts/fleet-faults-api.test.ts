@@ -199,7 +199,7 @@ describe('a network that is cut', () => {
     await leave(host);
   });
 
-  it('for longer makes its capsules missing, and then what they are', { timeout: 90_000 }, async () => {
+  it('for longer makes its capsules missing, and then what they are', { timeout: 180_000 }, async () => {
     await using host = await joined();
     const [calm, crashed] = [await platform.createCapsule(), await platform.createCapsule()];
     const [slept, gone] = [await platform.createCapsule(), await platform.createCapsule()];
@@ -246,7 +246,7 @@ describe('a network that is cut', () => {
 });
 
 describe('an agent of another version', () => {
-  it('is not used, and its row says why until it fits', async () => {
+  it('is not used, and its row says why until it fits', { timeout: 180_000 }, async () => {
     await using host = await joined();
     const id = await platform.createCapsule();
     const problem = 'this agent speaks version 9 of the host protocol, not 1 to 1';

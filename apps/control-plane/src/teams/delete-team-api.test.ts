@@ -79,7 +79,7 @@ describe('deleting a team', () => {
     }
     expect(await remove(team)).toMatchObject({ status: 404 });
     expect(await socket.closed()).toBe(1008);
-    await until('nothing is left of it', 20_000, async () => {
+    await until('nothing is left of it', async () => {
       const left = await people.db.select().from(channels).where(eq(channels.teamId, team.id));
       return left.length === 0 && (await isCleared(team));
     });
@@ -100,7 +100,7 @@ describe('deleting a team', () => {
       ]);
       expect(removed.status).toBe(204);
       refused += created.filter(({ status }) => [401, 404].includes(status)).length;
-      await until('nothing is left of it', 20_000, () => isCleared(team));
+      await until('nothing is left of it', () => isCleared(team));
       if (key.status === 201) expect(await as(key.body.key, '/v1/capsules')).toMatchObject({ status: 401 });
     }
     // Else every create was before the deletion, and this shows nothing.
@@ -113,6 +113,6 @@ describe('deleting a team', () => {
     expect(await remove(team)).toMatchObject({ status: 204 });
     await platform.stopControlPlane();
     await platform.startControlPlane();
-    await until('nothing is left of it', 30_000, () => isCleared(team));
+    await until('nothing is left of it', () => isCleared(team));
   }, 120_000);
 });
