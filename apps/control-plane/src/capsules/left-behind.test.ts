@@ -119,6 +119,13 @@ describe('a capsule that was left in the middle of something', () => {
     await untilStatus(id, 'error');
   });
 
+  it('and is stopping ends also when its host was deleted', async () => {
+    const id = await platform.createCapsule();
+    await leaveIn(id, 'stopping', { hostId: await deletedHost() });
+    await settle();
+    await untilStatus(id, 'stopped');
+  });
+
   it('is left to an operation that works on it, and to one that just ended', async () => {
     const release = Promise.withResolvers<void>();
     const held = Promise.withResolvers<string>();

@@ -4,6 +4,7 @@ import type { Db } from '../database/database.ts';
 import type { Capsule, Operation } from '../database/schema.ts';
 import { askHost } from '../hosts/ask-host.ts';
 import type { Host } from '../hosts/host.ts';
+import { isHostDeleted } from '../hosts/host-rows.ts';
 import type { OperationContext, OperationHandlers } from '../operations/operation-runner.ts';
 import { findRunningForkOf, listFailed, type OperationOutcome } from '../operations/operation-store.ts';
 import { publishSnapshotFor, publishTemplateFor, recordTemplate } from '../placement/publish.ts';
@@ -108,7 +109,7 @@ async function destroyVm(
   { capsuleId: id, args }: Operation,
   { signal, step }: OperationContext,
 ): Promise<OperationOutcome> {
-  const { db, hostOf, guests } = deps;
+  const { db, guests } = deps;
   const { from } = destroyArgsSchema.parse(args);
   const capsule = await findCapsule(db, id);
   if (capsule?.status !== 'stopping') return {};
@@ -119,22 +120,29 @@ async function destroyVm(
   await letForkEnd(deps, capsule, signal);
   step('end microVM');
   if (from === 'hibernated') await removeCopy(deps, capsule, signal);
-  else {
-    // Only the host can say that the microVM is gone.
-    const host = hostOf(capsule.hostId);
-    await askHost(host, { signal }, () => host.destroyVm(id, signal));
-  }
+  else await endVm(deps, capsule, signal);
   step('record');
   const objectKeys = await objectKeysOf(db, capsule);
   await db.transaction(async (tx) => {
-    await doomObjects(tx, objectKeys);
     await transitionWhen(tx, id, ({ status }) => status === 'stopping', 'stopped', { objectKey: null, hostIp: null });
+    await doomObjects(tx, objectKeys);
   });
   const soon = AbortSignal.any([signal, AbortSignal.timeout(REMOVE_OBJECTS_MS)]);
   await deps.leftovers
     .removeNow(objectKeys, soon)
     .catch((err: unknown) => deps.log.warn({ err, capsule: id }, 'its objects are removed later'));
   return {};
+}
+
+/** Only the host can say that the microVM is gone, as long as anybody will ever hear of that host again. */
+async function endVm({ db, hostOf }: LifecycleDeps, { id, hostId }: Capsule, signal: AbortSignal): Promise<void> {
+  try {
+    const host = hostOf(hostId);
+    await askHost(host, { signal }, () => host.destroyVm(id, signal));
+  } catch (error) {
+    signal.throwIfAborted();
+    if (!(await isHostDeleted(db, hostId))) throw error;
+  }
 }
 
 /** A hibernated capsule has no microVM; its last host may only have kept a copy, and need not be there any more. */

@@ -1,7 +1,7 @@
 import { until } from '@wrenn/testing/until';
 import { eq, type SQL, sql } from 'drizzle-orm';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { capsules, objectDeletions } from '../database/schema.ts';
+import { capsules, objectDeletions, operations } from '../database/schema.ts';
 import { untilBlocked } from '../testing/blocked.ts';
 import { FleetHost } from '../testing/fleet-host.ts';
 import { TestPeople } from '../testing/test-people.ts';
@@ -134,5 +134,23 @@ describe('a host that is deleted by force', () => {
     expect(await people.db.select().from(objectDeletions).where(eq(objectDeletions.objectKey, objectKey))).toHaveLength(
       1,
     );
+  });
+});
+
+describe('a capsule whose host was deleted', () => {
+  it('can be destroyed', async () => {
+    await using host = await joined();
+    const id = await platform.createCapsule();
+    await host.loopback.forget(id);
+    await untilStatus(id, 'error');
+    expect((await remove(host)).status).toBe(204);
+    await host.loopback.goSilent();
+    expect((await platform.call(`/v1/capsules/${id}`, { method: 'DELETE' })).status).toBe(204);
+    expect(await statusOf(id)).toBe('stopped');
+    const ended = await people.db.select().from(operations).where(eq(operations.capsuleId, id));
+    expect(ended.map(({ kind, state }) => [kind, state]).toSorted()).toEqual([
+      ['capsule.create', 'succeeded'],
+      ['capsule.destroy', 'succeeded'],
+    ]);
   });
 });

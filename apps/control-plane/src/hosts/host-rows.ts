@@ -1,6 +1,6 @@
 import { WrennError } from '@wrenn/protocol/errors';
 import type { ArrayQuery } from '@wrenn/protocol/rest/paging';
-import { and, desc, eq, getTableColumns, isNull, sql } from 'drizzle-orm';
+import { and, desc, eq, getTableColumns, isNotNull, isNull, sql } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
 import { type HostRow, hostLoad, hosts, hostTags } from '../database/host-schema.ts';
 import { teams } from '../database/people-schema.ts';
@@ -44,6 +44,11 @@ export async function getHost(db: Db, viewer: HostViewer, id: string): Promise<H
     .where(and(visible(viewer), eq(hosts.id, id)));
   if (!row) throw new WrennError('host_not_found', { id });
   return row;
+}
+
+/** Whether nobody will ever hear of a host again. */
+export async function isHostDeleted(db: Db, id: string): Promise<boolean> {
+  return (await db.$count(hosts, and(eq(hosts.id, id), isNotNull(hosts.deletedAt)))) > 0;
 }
 
 /** Makes changes of a host wait for each other until the transaction ends. @throws WrennError `host_not_found` */
