@@ -256,7 +256,7 @@ describe('every operation that changes something or enters a capsule', () => {
       expect(entries[0]).toMatchObject({ status: 'error', actorId: keyId, address: '127.0.0.1' });
       expect(['insufficient_scope', 'login_required']).toContain(entries[0]?.metadata.code);
     }
-  }, 60_000);
+  }, 180_000);
 
   function refusedSocket(url: string, headers: Record<string, string>): Promise<number> {
     const socket = new WebSocket(url.replace('http', 'ws'), { headers });
@@ -413,11 +413,11 @@ describe('what the platform does by itself', () => {
 
   it('is recorded: the pause of an idle capsule', async () => {
     const id = await platform.createCapsule({ timeout_sec: 1 });
-    await until('it is paused', async () => (await ofCapsule(id)).length > 0);
+    await until('it is paused', 90_000, async () => (await ofCapsule(id)).length > 0);
     expect(await ofCapsule(id)).toMatchObject([
       { action: 'pause', status: 'info', actorName: 'system', address: null },
     ]);
-  }, 30_000);
+  });
 
   it('is recorded: a crash, and a host that was silent', async () => {
     const id = await platform.createCapsule();
@@ -437,7 +437,7 @@ describe('what the platform does by itself', () => {
     ]);
     const hosts = await people.db.select().from(auditLog).where(eq(auditLog.resourceType, 'host'));
     expect(hosts.map(({ action }) => action)).toEqual(expect.arrayContaining(['unreachable', 'online']));
-  }, 60_000);
+  }, 180_000);
 });
 
 describe('a port of a capsule', () => {
@@ -561,7 +561,7 @@ describe('a database that is away', () => {
     }
     await until('it is recorded', async () => (await entriesOf('outage').catch(() => [])).length === 2);
     expect((await entriesOf('outage'))[1]).toMatchObject({ action: 'pty_end', status: 'info' });
-  }, 60_000);
+  }, 180_000);
 
   /** A connection to another database of the same server. */
   async function openAdmin(name: string) {

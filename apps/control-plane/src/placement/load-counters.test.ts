@@ -91,7 +91,7 @@ describe('counters of what capsules hold', () => {
       }),
       { numRuns: 40 },
     );
-  }, 60_000);
+  });
 
   it('follow many rows that change at once, and take nothing back of what is undone', async () => {
     await db.update(capsules).set({ status: 'paused' });

@@ -127,7 +127,7 @@ describe('acquireMachineLock', () => {
     let inside = 0;
     let most = 0;
     const enter = async () => {
-      await using _lock = await acquireMachineLock(name, 10_000);
+      await using _lock = await acquireMachineLock(name, 60_000);
       inside += 1;
       most = Math.max(most, inside);
       await new Promise(setImmediate);

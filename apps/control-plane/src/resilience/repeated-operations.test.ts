@@ -3,7 +3,7 @@ import { Client } from 'pg';
 import { expect, it } from 'vitest';
 import { TestPlatform } from '../testing/test-platform.ts';
 
-it('an operation whose end was not put down is run again, and succeeds', { timeout: 120_000 }, async () => {
+it('an operation whose end was not put down is run again, and succeeds', { timeout: 180_000 }, async () => {
   await using platform = await TestPlatform.start({}, { hostSilenceMs: 60_000 });
   const client = new Client(platform.databaseUrl);
   await client.connect();
@@ -42,7 +42,7 @@ it('an operation whose end was not put down is run again, and succeeds', { timeo
     );
     expect({ kind, rowCount }).toEqual({ kind, rowCount: 1 });
   }
-  await until('all have ended again', 60_000, async () => {
+  await until('all have ended again', async () => {
     const { rows } = await client.query("SELECT 1 FROM operations WHERE state = 'running'");
     return rows.length === 0;
   });

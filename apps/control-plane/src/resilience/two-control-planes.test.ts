@@ -27,7 +27,7 @@ async function ask<Row extends object>(platform: TestPlatform, sql: string): Pro
 }
 
 describe('two control planes of one database', () => {
-  it('mail and tell once', { timeout: 60_000 }, async () => {
+  it('mail and tell once', { timeout: 180_000 }, async () => {
     await using receiver = await SmtpReceiver.start();
     await using hook = await HttpReceiver.start();
     await using platform = await TestPlatform.start(
@@ -65,7 +65,7 @@ describe('two control planes of one database', () => {
     expect(told.sort()).toEqual(capsules.map(({ id }) => id).sort());
   });
 
-  it('go on with what one that is killed began', { timeout: 90_000 }, async () => {
+  it('go on with what one that is killed began', { timeout: 180_000 }, async () => {
     await using platform = await TestPlatform.start();
     await using child = await startChildControlPlane(platform);
     let creates = 0;
@@ -81,7 +81,7 @@ describe('two control planes of one database', () => {
     await until('it is being started', () => creates === 1);
     await child.kill();
     expect(await answer).toBe('cut off');
-    await until('the other one started it', 40_000, async () => {
+    await until('the other one started it', async () => {
       const { body } = await platform.call('/v1/capsules');
       return body.length === 1 && body[0].status === 'running';
     });
