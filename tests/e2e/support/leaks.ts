@@ -20,17 +20,18 @@ export async function machineState(root: string): Promise<MachineState> {
 }
 
 export interface LeakOptions {
-  /** What is just going is waited for; 10 s unless told. */
-  readonly timeoutMs?: number;
   /** Network slots that may be there: an agent that runs keeps some ready. */
   readonly readySlots?: number;
   /** Whether VMs without a tenant may be there: an agent that runs with a warm pool keeps some. */
   readonly warmPool?: boolean;
 }
 
+/** What is just going is waited for. */
+const SETTLE_TIMEOUT_MS = 60_000;
+
 /** What is there now and was not before. */
 export async function leaksSince(before: MachineState, root: string, options: LeakOptions = {}): Promise<string[]> {
-  for (const deadline = Date.now() + (options.timeoutMs ?? 10_000); ; await delay(100)) {
+  for (const deadline = Date.now() + SETTLE_TIMEOUT_MS; ; await delay(100)) {
     const pooled = options.warmPool ? await pooledRecords(root) : [];
     const pooledSlots = new Set(pooled.map(({ slot }) => String(slot)));
     const ofPool = (thing: string) => pooled.some(({ vmId }) => thing.includes(vmId));
