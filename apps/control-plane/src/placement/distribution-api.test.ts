@@ -105,6 +105,33 @@ it('has a snapshot taken to another host, and removed from all of them', async (
   });
 });
 
+it('leaves nothing in the object store of a snapshot that was deleted while it was put there', async () => {
+  const { body: capsule } = await createOn('first', 'minimal');
+  const { body: kept } = await platform.call(`/v1/capsules/${capsule.id}/snapshots`, { json: { name: 'crossed' } });
+  const [stored, removing] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  const [answer, remove] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  first.loopback.after.publishSnapshot = async () => {
+    stored.resolve();
+    await answer.promise;
+  };
+  // Asked for when the row was read, which said nothing of the object store.
+  first.loopback.before.deleteSnapshot = async () => {
+    removing.resolve();
+    await remove.promise;
+  };
+  const made = createOn('second', 'crossed');
+  await stored.promise;
+  expect((await platform.fetch('/v1/snapshots/crossed', { method: 'DELETE' })).status).toBe(204);
+  await removing.promise;
+  answer.resolve();
+  expect(await made).toMatchObject({ status: 404, body: { error: { reason: 'template_not_found' } } });
+  remove.resolve();
+  await until('nothing of it is left', async () => {
+    const hosts = [...first.loopback.snapshotIds(), ...second.loopback.snapshotIds()];
+    return !hosts.includes(kept.id) && !first.loopback.published.has(`snapshots/${kept.id}`);
+  });
+});
+
 it('keeps a snapshot in the object store when its host is taken away', async () => {
   await using third = await FleetHost.join(platform, { adminToken, tags: ['third'] });
   third.loopback.shareStoreOf(first.loopback);

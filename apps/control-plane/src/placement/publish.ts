@@ -6,7 +6,7 @@ import type { Db } from '../database/database.ts';
 import { hosts, publishedTemplates } from '../database/host-schema.ts';
 import { addCopy, recordPublished } from '../snapshots/snapshot-store.ts';
 
-type PublishDeps = Pick<LifecycleDeps, 'db' | 'hostOf' | 'log'>;
+type PublishDeps = Pick<LifecycleDeps, 'db' | 'hostOf' | 'leftovers' | 'log'>;
 
 /** A place in an object store for templates of some hosts. */
 interface Shelf {
@@ -95,7 +95,7 @@ export async function recordTemplate(db: Db, hostId: string, name: string): Prom
  * @throws WrennError `template_not_found` when it is not there any more, `host_unavailable`, `object_store_failed`
  */
 export async function publishSnapshotFor(
-  { db, hostOf }: PublishDeps,
+  { db, hostOf, leftovers }: PublishDeps,
   hostId: string,
   snapshotId: string,
   signal: AbortSignal,
@@ -108,5 +108,6 @@ export async function publishSnapshotFor(
   const objectKey = await hostOf(snapshot.hostId).publishSnapshot(snapshotId, signal);
   if (await recordPublished(db, snapshotId, objectKey)) return objectKey;
   await doomObjects(db, [objectKey]);
+  leftovers.nudge();
   throw new WrennError('template_not_found', { name: snapshotId });
 }

@@ -115,12 +115,12 @@ export async function addCopy(db: Db, id: string, hostId: string): Promise<Snaps
   return row;
 }
 
-/** Takes down where it is in the object store. @returns false when it is gone */
+/** Takes down where it is in the object store. @returns false when it is not ready any more: nobody else removes it there */
 export async function recordPublished(db: Db, id: string, objectKey: string): Promise<boolean> {
   const rows = await db
     .update(snapshots)
     .set({ objectKey })
-    .where(eq(snapshots.id, id))
+    .where(and(eq(snapshots.id, id), eq(snapshots.status, 'ready')))
     .returning({ id: snapshots.id });
   return rows.length > 0;
 }
