@@ -1,15 +1,16 @@
 import { WrennError } from '@wrenn/protocol/errors';
 import type { ForkVmResponse, Vm } from '@wrenn/protocol/gen/wrenn/host/v1/host_pb';
 import type { CapsuleTrace } from '@wrenn/protocol/rest/capsule';
+import type { Db } from '../database/database.ts';
 import type { Capsule, Operation } from '../database/schema.ts';
 import { askHost } from '../hosts/ask-host.ts';
 import type { Host } from '../hosts/host.ts';
-import { isCancelled, type OperationContext } from '../operations/operation-runner.ts';
+import { isRunAgain, type OperationContext } from '../operations/operation-runner.ts';
 import type { OperationOutcome } from '../operations/operation-store.ts';
 import { publishForked } from './capsule-events.ts';
-import { findCapsule, findCapsules } from './capsule-store.ts';
+import { findCapsule, findCapsules, lockCapsule } from './capsule-store.ts';
 import { forkArgsSchema } from './fork.ts';
-import { type LifecycleDeps, publicReason, requireIn } from './lifecycle-deps.ts';
+import { hasStarted, type LifecycleDeps, publicReason, requireIn } from './lifecycle-deps.ts';
 import { nowMs, recordTrace, StartTrace } from './trace.ts';
 import { transition, transitionWhen } from './transition.ts';
 import { followHost, guestInit, startChanges } from './vm-facts.ts';
@@ -27,7 +28,7 @@ export async function forkVm(
   const { children: ids, ...times } = forkArgsSchema.parse(args);
   const before = await findCapsules(db, ids);
   // An earlier run of this operation came to its end, but did not live to say so.
-  if (before.some(({ status }) => status === 'running')) return {};
+  if (before.some(hasStarted)) return {};
   const trace = new StartTrace(times);
   let host: Host | undefined;
   try {
@@ -55,12 +56,9 @@ export async function forkVm(
       },
     };
   } catch (error) {
-    // Left to another control plane, which asks for the same children.
-    if (signal.aborted && !isCancelled(signal)) throw error;
-    for (const child of ids) {
-      const isYoung = ({ status }: Capsule) => status === 'pending' || status === 'starting';
-      await transitionWhen(db, child, isYoung, 'error', { statusReason: publicReason(error) });
-    }
+    // The next run asks for the same children.
+    if (isRunAgain(error, signal)) throw error;
+    if (!(await failChildren(db, id, ids, publicReason(error)))) return {};
     if (host) await removeAll(deps, host, ids);
     if (host && !signal.aborted) await settleSource(deps, host, id, error, signal);
     throw error;
@@ -68,6 +66,7 @@ export async function forkVm(
 }
 
 const isPending = ({ status }: Capsule) => status === 'pending';
+const isYoung = ({ status }: Capsule) => status === 'pending' || status === 'starting';
 
 async function forkOnHost(
   { hostOf }: LifecycleDeps,
@@ -98,6 +97,20 @@ function record({ db }: LifecycleDeps, source: Capsule, vms: readonly Vm[]): Pro
       vms.map(({ id }) => id),
     );
     return ended;
+  });
+}
+
+/**
+ * Either this or `record`, whichever run of the operation is first: both hold the source.
+ *
+ * @returns false when the children have been recorded, so that what their host has of them is theirs
+ */
+function failChildren(db: Db, sourceId: string, ids: readonly string[], statusReason: string): Promise<boolean> {
+  return db.transaction(async (tx) => {
+    await lockCapsule(tx, sourceId);
+    if ((await findCapsules(tx, ids)).some(hasStarted)) return false;
+    for (const id of ids) await transitionWhen(tx, id, isYoung, 'error', { statusReason });
+    return true;
   });
 }
 

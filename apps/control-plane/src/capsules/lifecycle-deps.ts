@@ -35,6 +35,14 @@ export async function requireIn(db: Db, id: string, status: Capsule['status']): 
     : new WrennError('capsule_not_found', { id });
 }
 
+/** Where a capsule is whose start failed, was cut short, or is not over. */
+const UNSTARTED: readonly Capsule['status'][] = ['pending', 'starting', 'error', 'stopping', 'stopped'];
+
+/** Whether a start was recorded, whatever became of it since: what its host has is the capsule's, and no leftover. */
+export function hasStarted({ status, startedAt }: Pick<Capsule, 'status' | 'startedAt'>): boolean {
+  return !UNSTARTED.includes(status) || (startedAt !== null && status !== 'starting');
+}
+
 /** What a person may read of an error. */
 export function publicReason(error: unknown): string {
   return error instanceof WrennError ? error.message : new WrennError('internal_error').message;

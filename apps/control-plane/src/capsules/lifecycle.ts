@@ -5,7 +5,7 @@ import type { Capsule, Operation } from '../database/schema.ts';
 import { askHost } from '../hosts/ask-host.ts';
 import type { Host } from '../hosts/host.ts';
 import { isHostDeleted } from '../hosts/host-rows.ts';
-import type { OperationContext, OperationHandlers } from '../operations/operation-runner.ts';
+import { isRunAgain, type OperationContext, type OperationHandlers } from '../operations/operation-runner.ts';
 import { findRunningForkOf, listFailed, type OperationOutcome } from '../operations/operation-store.ts';
 import { publishSnapshotFor, publishTemplateFor, recordTemplate } from '../placement/publish.ts';
 import { makeSnapshot } from '../snapshots/snapshot-lifecycle.ts';
@@ -13,7 +13,14 @@ import { findCapsule } from './capsule-store.ts';
 import { destroyArgsSchema } from './capsules.ts';
 import { forkVm } from './fork-lifecycle.ts';
 import { doomObjects } from './leftovers.ts';
-import { HOST_RETURN_MS, type LifecycleDeps, publicReason, refuseMoved, requireIn } from './lifecycle-deps.ts';
+import {
+  HOST_RETURN_MS,
+  hasStarted,
+  type LifecycleDeps,
+  publicReason,
+  refuseMoved,
+  requireIn,
+} from './lifecycle-deps.ts';
 import { hibernateArgsSchema } from './sleep.ts';
 import { hibernateVm, pauseVm, resumeVm } from './sleep-lifecycle.ts';
 import { recordTrace, StartTrace, traceArgsSchema } from './trace.ts';
@@ -45,7 +52,7 @@ async function createVm(
   const trace = new StartTrace(traceArgsSchema.parse(args));
   const capsule = await beginStart(db, id);
   // An earlier run of this operation came to its end, but did not live to say so.
-  if (capsule.startedAt && capsule.status !== 'starting') return {};
+  if (hasStarted(capsule)) return {};
   const host = hostOf(capsule.hostId);
   try {
     step('start microVM');
@@ -58,11 +65,16 @@ async function createVm(
     return { record: (tx) => recordTrace(tx, id, trace.finish('create')) };
   } catch (error) {
     signal.throwIfAborted();
+    if (isRunAgain(error, signal)) throw error;
+    if (!(error instanceof LostRaceError)) {
+      const statusReason = publicReason(error);
+      await transitionWhen(db, id, ({ status }) => status === 'starting', 'error', { statusReason });
+    }
+    // Another run of this operation was quicker, and the microVM is what it recorded.
+    const now = await findCapsule(db, id);
+    if (now && hasStarted(now)) return {};
     // Somebody ended it meanwhile, and that ending takes the microVM with it.
     if (error instanceof LostRaceError) return await refuseMoved(db, id, 'starting');
-    await transitionWhen(db, id, ({ status }) => status === 'starting', 'error', {
-      statusReason: publicReason(error),
-    });
     // Reconciliation removes what this leaves when the host does not answer.
     await host
       .destroyVm(id, signal)
@@ -101,7 +113,7 @@ async function beginStart(db: Db, id: string): Promise<Capsule> {
   const moved = await transitionWhen(db, id, ({ status }) => status === 'pending', 'starting');
   if (moved) return moved;
   const found = await findCapsule(db, id);
-  return found?.startedAt ? found : requireIn(db, id, 'starting');
+  return found && hasStarted(found) ? found : requireIn(db, id, 'starting');
 }
 
 async function destroyVm(

@@ -1,11 +1,12 @@
 import { WrennError } from '@wrenn/protocol/errors';
 import { type Vm, VmState } from '@wrenn/protocol/gen/wrenn/host/v1/host_pb';
+import type { Db } from '../database/database.ts';
 import type { Capsule, Operation } from '../database/schema.ts';
 import { askHost } from '../hosts/ask-host.ts';
 import type { Host } from '../hosts/host.ts';
-import { isCancelled, type OperationContext } from '../operations/operation-runner.ts';
+import { isRunAgain, type OperationContext } from '../operations/operation-runner.ts';
 import { findRunning, type OperationOutcome } from '../operations/operation-store.ts';
-import { findCapsule } from './capsule-store.ts';
+import { findCapsule, lockCapsule } from './capsule-store.ts';
 import { doomObjects } from './leftovers.ts';
 import { HOST_RETURN_MS, type LifecycleDeps, publicReason, refuseMoved, requireIn } from './lifecycle-deps.ts';
 import { hibernateArgsSchema, pauseArgsSchema, resumeArgsSchema } from './sleep.ts';
@@ -26,7 +27,7 @@ export async function pauseVm(
   const { generation } = pauseArgsSchema.parse(args);
   const found = await findCapsule(db, id);
   // An earlier run of this operation came to its end, but did not live to say so.
-  if (found && found.generation >= generation) return {};
+  if (hasSlept(found, generation)) return {};
   const capsule = await requireIn(db, id, 'pausing');
   const host = hostOf(capsule.hostId);
   step('pause microVM');
@@ -35,14 +36,22 @@ export async function pauseVm(
     await transition(db, capsule, 'paused', sleepChanges(vm));
   } catch (error) {
     signal.throwIfAborted();
-    if (error instanceof LostRaceError) return await refuseMoved(db, id, 'pausing');
-    const vm = await askHost(host, { signal }, () => host.getVm(id, signal));
-    const now = await followHost(db, capsule, vm, publicReason(error));
-    if (now?.status !== 'running') guests.evict(id);
-    throw error;
+    if (isRunAgain(error, signal)) throw error;
+    // Else another run of this operation was quicker.
+    if (!hasSlept(await findCapsule(db, id), generation)) {
+      if (error instanceof LostRaceError) return await refuseMoved(db, id, 'pausing');
+      const vm = await askHost(host, { signal }, () => host.getVm(id, signal));
+      const now = await followHost(db, capsule, vm, publicReason(error));
+      if (now?.status !== 'running') guests.evict(id);
+      throw error;
+    }
   }
   guests.evict(id);
   return {};
+}
+
+function hasSlept(capsule: Capsule | undefined, generation: number): boolean {
+  return capsule !== undefined && capsule.generation >= generation;
 }
 
 /** Asks again as long as the host is at it. */
@@ -71,17 +80,17 @@ export async function resumeVm(
   const trace = new StartTrace(times);
   const found = await findCapsule(db, id);
   // As in a pause.
-  if (found && (AWAKE.includes(found.status) || found.generation > generation)) return {};
+  if (hasWoken(found, generation)) return {};
   const capsule = await requireIn(db, id, 'resuming');
   const host = hostOf(capsule.hostId);
   // Connections to the guest as it was before it slept.
   guests.evict(id);
   const recordAwake = (vm: Vm) =>
     db.transaction(async (tx) => {
-      if (objectKey) await doomObjects(tx, [objectKey]);
       const bytes = objectKey ? { snapshotBytes: Number(vm.snapshotBytes) } : {};
       const snapshotProblem = vm.snapshotProblem || null;
       await transition(tx, capsule, 'running', { ...startChanges(vm), ...bytes, snapshotProblem, objectKey: null });
+      if (objectKey) await doomObjects(tx, [objectKey]);
     });
   await letHibernationEnd(deps, id, signal);
   step('resume microVM');
@@ -99,6 +108,9 @@ export async function resumeVm(
     await trace.measure('record', () => recordAwake(vm));
   } catch (error) {
     signal.throwIfAborted();
+    if (isRunAgain(error, signal)) throw error;
+    // Another run of this operation was quicker.
+    if (hasWoken(await findCapsule(db, id), generation)) return {};
     if (error instanceof LostRaceError) return await refuseMoved(db, id, 'resuming');
     const awake = await host.getVm(id, signal).catch(() => undefined);
     // It was only the answer that was lost.
@@ -107,6 +119,10 @@ export async function resumeVm(
   }
   if (objectKey) leftovers.nudge();
   return { record: (tx) => recordTrace(tx, id, trace.finish('resume')) };
+}
+
+function hasWoken(capsule: Capsule | undefined, generation: number): boolean {
+  return capsule !== undefined && (AWAKE.includes(capsule.status) || capsule.generation > generation);
 }
 
 /** A capsule is hibernated a moment before its host's copy is free; what is being freed must not be woken. */
@@ -154,11 +170,12 @@ export async function hibernateVm(
     try {
       await moveToStore(deps, id, { generation, objectKey }, { signal, step });
     } catch (error) {
-      // Left to another control plane, which goes on with the same key.
-      if (signal.aborted && !isCancelled(signal)) throw error;
-      await doomObjects(db, [objectKey]);
-      leftovers.nudge();
-      throw error;
+      // The next run goes on with the same key.
+      if (isRunAgain(error, signal)) throw error;
+      if (await giveUpCopy(db, id, { objectKey, version: found?.version, error })) {
+        leftovers.nudge();
+        throw error;
+      }
     }
   }
   step("free the host's copy");
@@ -186,10 +203,30 @@ async function moveToStore(
   } catch (error) {
     signal.throwIfAborted();
     if (error instanceof LostRaceError) return await refuseMoved(db, id, 'hibernating');
-    const damaged = error instanceof WrennError && error.code === 'snapshot_damaged';
-    await transitionWhen(db, id, ({ status }) => status === 'hibernating', 'paused', {
-      ...(damaged ? { snapshotProblem: error.message } : {}),
-    });
     throw error;
   }
+}
+
+/**
+ * Has the copy of a failed hibernation removed, and the capsule sleep on, in one transaction: whoever hibernates it with
+ * this key is before it or comes too late.
+ *
+ * @param version of the capsule when this run began
+ * @returns false when another run of the operation has hibernated it: the copy is all that there is of it
+ */
+function giveUpCopy(
+  db: Db,
+  id: string,
+  { objectKey, version, error }: { objectKey: string; version: number | undefined; error: unknown },
+): Promise<boolean> {
+  return db.transaction(async (tx) => {
+    const capsule = await lockCapsule(tx, id);
+    if (capsule?.objectKey === objectKey) return false;
+    if (capsule?.status === 'hibernating' && capsule.version === version) {
+      const damaged = error instanceof WrennError && error.code === 'snapshot_damaged';
+      await transition(tx, capsule, 'paused', damaged ? { snapshotProblem: error.message } : {});
+    }
+    await doomObjects(tx, [objectKey]);
+    return true;
+  });
 }

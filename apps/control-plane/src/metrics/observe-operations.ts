@@ -1,9 +1,9 @@
 import { SpanKind, context as traceContext } from '@opentelemetry/api';
 import { childSpan } from '@wrenn/tracing/spans';
 import { inArray } from 'drizzle-orm';
-import { type Db, isDatabaseOutage } from '../database/database.ts';
+import type { Db } from '../database/database.ts';
 import { capsules, type Operation, type OperationKind } from '../database/schema.ts';
-import { isCancelled, type OperationHandler, type OperationHandlers } from '../operations/operation-runner.ts';
+import { isRunAgain, type OperationHandler, type OperationHandlers } from '../operations/operation-runner.ts';
 import type { Metrics } from './metrics.ts';
 import { codeOf } from './observe.ts';
 
@@ -37,8 +37,7 @@ function observedHandler(kind: OperationKind, handle: OperationHandler, metrics:
       };
     } catch (error) {
       span?.end(codeOf(error));
-      const goesOn = isDatabaseOutage(error) || (context.signal.aborted && !isCancelled(context.signal));
-      if (!goesOn) metrics.recordOperation(kind, codeOf(error), performance.now() - started);
+      if (!isRunAgain(error, context.signal)) metrics.recordOperation(kind, codeOf(error), performance.now() - started);
       throw error;
     }
   };

@@ -3,7 +3,14 @@ import { WrennError } from '@wrenn/protocol/errors';
 import type { Logger } from 'pino';
 import { type Db, isDatabaseOutage } from '../database/database.ts';
 import type { Operation, OperationKind, StoredError } from '../database/schema.ts';
-import { adoptOrphans, findOperation, finishOperation, type OperationOutcome, setStep } from './operation-store.ts';
+import {
+  adoptOrphans,
+  findOperation,
+  finishOperation,
+  listLost,
+  type OperationOutcome,
+  setStep,
+} from './operation-store.ts';
 import type { OwnerSession } from './owner-session.ts';
 
 /** Somebody waits for what a control plane began that has died; a look costs the database less than a millisecond. */
@@ -32,12 +39,16 @@ interface Running {
   readonly ended: Promise<void>;
 }
 
-/** Why a handler was stopped without an outcome: whoever starts next goes on with it. */
+/** Why a handler was stopped without an outcome: another control plane goes on with it, or whoever starts next. */
 class HandedOver extends Error {}
 
-/** Whether an operation was stopped for good, rather than left to another control plane. */
-export function isCancelled({ aborted, reason }: AbortSignal): boolean {
-  return aborted && !(reason instanceof HandedOver);
+function isHandedOver({ reason }: AbortSignal): boolean {
+  return reason instanceof HandedOver;
+}
+
+/** Whether a run that ends with this error is followed by another, here or elsewhere, that goes on from what it did. */
+export function isRunAgain(error: unknown, signal: AbortSignal): boolean {
+  return isDatabaseOutage(error) || isHandedOver(signal);
 }
 
 /** Runs operations apart from the requests that asked for them. */
@@ -47,7 +58,9 @@ export class OperationRunner implements AsyncDisposable {
   readonly #handlers: OperationHandlers;
   readonly #log: Logger;
   readonly #running = new Map<string, Running>();
-  #adoption: NodeJS.Timeout | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  /** One look after the other: what one gives up and another takes back must not cross. */
+  #looks = Promise.resolve();
   #closed = false;
 
   constructor(db: Db, session: OwnerSession, handlers: OperationHandlers, log: Logger) {
@@ -60,18 +73,23 @@ export class OperationRunner implements AsyncDisposable {
   /** Goes on with what an earlier control plane left, now and whenever another one ends. */
   async start(): Promise<void> {
     await this.#adopt();
-    this.#adoption = setInterval(() => {
-      this.#adopt().catch((err: unknown) => this.#log.warn({ err }, 'could not look for orphaned operations'));
-    }, ADOPTION_INTERVAL_MS);
-    this.#adoption.unref();
+    this.#session.onReturn(() => this.#look());
+    this.#timer = setInterval(() => this.#look(), ADOPTION_INTERVAL_MS);
+    this.#timer.unref();
   }
 
   /** Begins the work. The row exists already. */
   run(operation: Operation): void {
-    if (this.#closed || this.#running.has(operation.id)) return;
+    const { id } = operation;
+    const earlier = this.#running.get(id);
+    if (this.#closed || (earlier && !isHandedOver(earlier.controller.signal))) return;
     const controller = new AbortController();
-    const ended = this.#work(operation, controller.signal).finally(() => this.#running.delete(operation.id));
-    this.#running.set(operation.id, { operation, controller, ended });
+    const work = () => this.#work(operation, controller.signal);
+    // One that was handed over may come back before its handler has stopped.
+    const ended = (earlier ? earlier.ended.then(work) : work()).finally(() => {
+      if (this.#running.get(id)?.controller === controller) this.#running.delete(id);
+    });
+    this.#running.set(id, { operation, controller, ended });
   }
 
   /**
@@ -107,7 +125,25 @@ export class OperationRunner implements AsyncDisposable {
     await Promise.all(found.map(({ ended }) => ended));
   }
 
+  #look(): void {
+    this.#looks = this.#looks
+      .then(() => this.#letGo())
+      .then(() => this.#adopt())
+      .catch((err: unknown) => this.#log.warn({ err }, 'could not look for operations of others'));
+  }
+
+  /** Stops working on what another control plane took over, or has ended, while this one was taken for dead. */
+  async #letGo(): Promise<void> {
+    const running = new Map(this.#running);
+    if (running.size === 0) return;
+    for (const id of await listLost(this.#db, [...running.keys()], this.#session.owner)) {
+      this.#log.info({ operation: id }, 'an operation has another owner');
+      running.get(id)?.controller.abort(new HandedOver());
+    }
+  }
+
   async #adopt(): Promise<void> {
+    if (this.#closed) return;
     for (const operation of await adoptOrphans(this.#db, this.#session.owner)) {
       this.#log.info(
         { operation: operation.id, kind: operation.kind, step: operation.step },
@@ -128,7 +164,7 @@ export class OperationRunner implements AsyncDisposable {
         .catch((err: unknown) => log.debug({ err, step: name }, 'could not record a step'));
     };
     const context = { signal, step };
-    for (;;) {
+    while (!isHandedOver(signal)) {
       try {
         const outcome = await this.#handlers[operation.kind](operation, context);
         await steps;
@@ -136,13 +172,12 @@ export class OperationRunner implements AsyncDisposable {
         log.info({ durationMs: Math.round(performance.now() - started) }, 'operation succeeded');
         return;
       } catch (err) {
-        if (signal.reason instanceof HandedOver) return;
+        if (isHandedOver(signal)) return;
         log.warn({ err, durationMs: Math.round(performance.now() - started) }, 'operation failed');
         if (!isDatabaseOutage(err) && (await this.#recordFailure(operation, err, log))) return;
       }
       // The database stopped it in the middle: only a repeated run can say how it ended.
       await delay(OUTAGE_RETRY_MS, undefined, { signal }).catch(() => undefined);
-      if (signal.reason instanceof HandedOver) return;
     }
   }
 
@@ -160,7 +195,7 @@ export class OperationRunner implements AsyncDisposable {
   /** Stops working; unfinished operations are gone on with by the next control plane. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
-    clearInterval(this.#adoption);
+    clearInterval(this.#timer);
     const running = [...this.#running.values()];
     for (const { controller } of running) controller.abort(new HandedOver());
     await Promise.all(running.map(({ ended }) => ended));

@@ -1,5 +1,5 @@
 import { newId } from '@wrenn/protocol/ids';
-import { and, eq, lt, ne, or, sql } from 'drizzle-orm';
+import { and, eq, inArray, lt, ne, or, sql } from 'drizzle-orm';
 import { type Actor, noteTold } from '../access/actor.ts';
 import { recordOperation } from '../audit/operation-entries.ts';
 import type { Db } from '../database/database.ts';
@@ -127,6 +127,16 @@ export async function finishOperation(
     if (ended) await recordOperation(tx, ended);
     await announce(tx, FINISHED_CHANNEL, id);
   });
+}
+
+/** Which of these operations do not go on any more, or do for another owner. */
+export async function listLost(db: Db, ids: readonly string[], owner: number): Promise<string[]> {
+  const held = await db
+    .select({ id: operations.id })
+    .from(operations)
+    .where(and(inArray(operations.id, [...ids]), eq(operations.owner, owner), eq(operations.state, 'running')));
+  const isHeld = new Set(held.map(({ id }) => id));
+  return ids.filter((id) => !isHeld.has(id));
 }
 
 /** Takes over every operation whose control plane has ended: nobody holds its lock. Each goes to one taker only. */

@@ -20,6 +20,7 @@ export class OwnerSession implements AsyncDisposable {
   readonly #log: Logger;
   readonly #finished = new EventEmitter().setMaxListeners(0);
   readonly #listeners = new Map<string, (payload: string | undefined) => void>();
+  readonly #onReturn: (() => void)[] = [];
   #client: Client | undefined;
   #closed = false;
 
@@ -42,6 +43,11 @@ export class OwnerSession implements AsyncDisposable {
   /** Calls whenever an operation finishes anywhere, or when announcements may have been missed. */
   onFinish(listener: () => void): void {
     this.#finished.on(ANY, listener);
+  }
+
+  /** Calls when it is present again after a time in which others took it for dead, and may have taken its operations. */
+  onReturn(listener: () => void): void {
+    this.#onReturn.push(listener);
   }
 
   /**
@@ -103,6 +109,7 @@ export class OwnerSession implements AsyncDisposable {
       try {
         await this.#attach();
         this.missed();
+        for (const listener of this.#onReturn) listener();
         return;
       } catch (err) {
         this.#log.warn({ err }, 'no session connection to the database');

@@ -3,10 +3,10 @@ import { actorById } from '../capsules/capsule-events.ts';
 import type { LifecycleDeps } from '../capsules/lifecycle-deps.ts';
 import type { Operation } from '../database/schema.ts';
 import { askHost } from '../hosts/ask-host.ts';
-import { isCancelled, type OperationContext } from '../operations/operation-runner.ts';
+import { isRunAgain, type OperationContext } from '../operations/operation-runner.ts';
 import type { OperationOutcome } from '../operations/operation-store.ts';
 import { publishSnapshot } from './snapshot-events.ts';
-import { findSnapshot, markDeleting, markReady } from './snapshot-store.ts';
+import { findSnapshot, markFailed, markReady } from './snapshot-store.ts';
 import { snapshotArgsSchema } from './snapshots.ts';
 
 /** The capsule stays as it is, running or paused: its host does one thing to it after the other. */
@@ -35,9 +35,9 @@ export async function makeSnapshot(
     });
     return {};
   } catch (error) {
-    // Left to another control plane, which asks for the same snapshot.
-    if (signal.aborted && !isCancelled(signal)) throw error;
-    await markDeleting(db, snapshotId);
+    // The next run asks for the same snapshot.
+    if (isRunAgain(error, signal)) throw error;
+    if (!(await markFailed(db, snapshotId))) return {};
     leftovers.nudge();
     signal.throwIfAborted();
     throw error;

@@ -79,6 +79,15 @@ export async function markDeleting(db: Db, id: string): Promise<void> {
   await db.update(snapshots).set({ status: 'deleting', name: id }).where(eq(snapshots.id, id));
 }
 
+/** The same for one that could not be made. @returns false when it has been made, so that it stays */
+export async function markFailed(db: Db, id: string): Promise<boolean> {
+  await db
+    .update(snapshots)
+    .set({ status: 'deleting', name: id })
+    .where(and(eq(snapshots.id, id), eq(snapshots.status, 'making')));
+  return (await findSnapshot(db, id))?.status !== 'ready';
+}
+
 /** Marks what a failed operation left half made. */
 export async function markAbandoned(db: Db): Promise<void> {
   const isMade = sql`EXISTS (
