@@ -160,9 +160,13 @@ describe('wrenn run --tty', () => {
 
   it('shows progress on one line that goes', async () => {
     await using terminal = await openTerminal(env);
+    const record = join(platform.dir, 'terminal.out');
+    await terminal.record(record);
     await runInTerminal(terminal, `${WRENN} run --memory 300M -- echo done`);
-    await terminal.sees(/^creating a capsule … \d/m);
     await terminal.sees(ENDED);
+    // On a line that was cleared for it.
+    const isDrawn = async () => (await readFile(record, 'utf8')).includes('\r\u001b[Kcreating a capsule … ');
+    await until('the progress was shown', isDrawn);
     expect((await terminal.screen()).trimEnd().split('\n').slice(0, 2)).toEqual(['done', 'status 0']);
   });
 });

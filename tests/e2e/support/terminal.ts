@@ -14,6 +14,8 @@ export interface Terminal extends AsyncDisposable {
   /** Presses a key by tmux's name of it: `Enter`, `C-c`. */
   press(key: string): Promise<void>;
   resize(cols: number, rows: number): Promise<void>;
+  /** Keeps in a file all that is printed from now on, as it comes. */
+  record(path: string): Promise<void>;
   /** What is on the screen; with `colours`, with its escape sequences. */
   screen(options?: { colours?: boolean }): Promise<string>;
   /** Waits until the screen matches, and answers the match. */
@@ -40,6 +42,7 @@ export async function openTerminal(
     press: async (key) => void (await tmux('send-keys', key)),
     resize: async (newCols, newRows) =>
       void (await tmux('resize-window', '-x', String(newCols), '-y', String(newRows))),
+    record: async (path) => void (await tmux('pipe-pane', `cat >'${path}'`)),
     screen,
     async sees(pattern, options) {
       let text = '';
