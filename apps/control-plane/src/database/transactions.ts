@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { DrizzleQueryError } from 'drizzle-orm';
 import { drizzle } from 'drizzle-orm/node-postgres';
 import { DatabaseError, type Pool } from 'pg';
@@ -7,6 +8,8 @@ import * as schema from './schema.ts';
 
 /** More than a transaction meets by chance: one that waits in a circle again and again is a defect, and fails. */
 const MAX_ATTEMPTS = 5;
+/** The other one has to be woken first, else it would be overtaken, and meet this one again. */
+const PAUSE_MS = 20;
 
 /**
  * The database over a pool. Drizzle itself does not give back a connection on which BEGIN fails, so that after an outage
@@ -47,6 +50,7 @@ async function untilUndisturbed<T>(run: () => Promise<T>): Promise<T> {
       return await run();
     } catch (error) {
       if (attempt === MAX_ATTEMPTS || !isConflict(error)) throw error;
+      await delay(PAUSE_MS * attempt * (1 + Math.random()));
     }
   }
 }
