@@ -1,6 +1,4 @@
 import { mkdir } from 'node:fs/promises';
-import { setTimeout as delay } from 'node:timers/promises';
-import { promisify } from 'node:util';
 import { wrennDir } from '@wrenn/config/wrenn-dir';
 import { ensureLocalAuthority, ensureLocalPki } from '@wrenn/pki/local-pki';
 import { startTracing, type Tracing } from '@wrenn/tracing/tracing';
@@ -57,6 +55,7 @@ import { type LinkRouteDeps, linkRoute } from './hosts/link-route.ts';
 import { OutboundLinks } from './hosts/outbound-links.ts';
 import { watchSilence } from './hosts/silence.ts';
 import { upkeepRoutes } from './hosts/upkeep-routes.ts';
+import { closeServer } from './http/close-server.ts';
 import { rememberAnswers } from './http/idempotency.ts';
 import type { RouteDeps } from './http/route-deps.ts';
 import { createServer, listen, type Server, type ServerOptions } from './http/server.ts';
@@ -111,7 +110,6 @@ import { PROGRAM_VERSION } from './version.ts';
 const HOST_SILENCE_MS = 90_000;
 /** How long open requests may take to end when the server stops. */
 const DRAIN_MS = 10_000;
-const LINKS_LOOK_MS = 50;
 
 export interface ControlPlaneOptions extends Settings {
   readonly log: Logger;
@@ -316,6 +314,8 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     },
   );
   metricsRoute(app, metrics);
+  // What requests leave for it is put away first: what else ends below may wait for a database that does not answer.
+  started.defer(() => audit[Symbol.asyncDispose]());
   started.defer(() => closeServer(app, links, options.drainMs ?? DRAIN_MS));
   const port = await listen(app, options.listen.host, options.listen.port);
   const running = started.move();
@@ -386,24 +386,4 @@ async function buildServer(
   );
   await extensions.addRoutes(app);
   return app;
-}
-
-/** Lets open requests end for a while, then ends them. */
-async function closeServer(app: Server, links: OutboundLinks, drainMs: number): Promise<void> {
-  const cutOff = setTimeout(() => app.server.closeAllConnections(), drainMs);
-  try {
-    for (const socket of app.websocketServer.clients) socket.close(1001, 'the server is stopping');
-    await Promise.all([app.close(), endLinks(app, links, AbortSignal.timeout(drainMs))]);
-  } finally {
-    clearTimeout(cutOff);
-  }
-}
-
-/** Requests that are being answered may need what hosts brought, so it ends when nothing else is open. */
-async function endLinks({ server }: Server, links: OutboundLinks, late: AbortSignal): Promise<void> {
-  const countOpen = promisify(server.getConnections.bind(server));
-  while (!late.aborted && (await countOpen()) > links.size) {
-    await delay(LINKS_LOOK_MS, undefined, { signal: late }).catch(() => undefined);
-  }
-  await links[Symbol.asyncDispose]();
 }

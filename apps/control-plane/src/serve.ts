@@ -27,6 +27,8 @@ log.info({ port: controlPlane.port, apiKeyFile: controlPlane.apiKeyFile, version
 if (!stop.signal.aborted) await new Promise((resolve) => stop.signal.addEventListener('abort', resolve));
 await controlPlane[Symbol.asyncDispose]();
 log.info('stopped');
+// Connections to a database that does not answer any more must not hold the process.
+process.exit();
 
 function settingsOrExit(): Settings {
   try {

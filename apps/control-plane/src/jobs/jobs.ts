@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
 import { sql } from 'drizzle-orm';
 import type { ClientConfig } from 'pg';
 import { fromDrizzle, type JobWithMetadata, PgBoss } from 'pg-boss';
@@ -15,6 +16,8 @@ const HEARTBEAT_S = 20;
 const POLL_S = 5;
 const SUPERVISE_S = 15;
 const STOP_BUDGET_MS = 8000;
+/** After this long a stop is not waited for. */
+const LEAVE_MS = STOP_BUDGET_MS + 2000;
 /** How long a job that has ended is kept, for who wants to look. */
 const KEEP_ENDED_S = 24 * 3600;
 /** Longer than any job may wait for its time, its repeats included. */
@@ -203,7 +206,10 @@ export class Jobs implements AsyncDisposable {
     // First, since a job that is told to end can be due again at once, and is another control plane's then.
     await Promise.all([...this.#queues.keys()].map((name) => this.#boss.offWork(name, { wait: false })));
     this.#closing.abort(new Error('this control plane stops'));
-    await this.#boss.stop({ graceful: true, timeout: STOP_BUDGET_MS });
+    // A look for jobs that the database does not answer would hold it for ever.
+    const late = new AbortController();
+    const stopped = this.#boss.stop({ graceful: true, timeout: STOP_BUDGET_MS }).finally(() => late.abort());
+    await Promise.race([stopped, delay(LEAVE_MS, undefined, { signal: late.signal }).catch(() => stopped)]);
   }
 }
 
