@@ -1,12 +1,16 @@
+import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
+import { WrennError } from '@wrenn/protocol/errors';
 import { newId } from '@wrenn/protocol/ids';
 import { until } from '@wrenn/testing/until';
 import { pino } from 'pino';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { insertCapsule } from '../capsules/capsule-store.ts';
-import type { Database } from '../database/database.ts';
+import { ConnectionPool } from '../database/connection-pool.ts';
+import { type Database, isDatabaseOutage } from '../database/database.ts';
 import { teams } from '../database/people-schema.ts';
 import type { Operation } from '../database/schema.ts';
+import { openPooledDb } from '../database/transactions.ts';
 import { ensureHostRow } from '../hosts/host-store.ts';
 import { openTestDatabase } from '../testing/test-database.ts';
 import { isRunAgain, type OperationHandler, type OperationHandlers, OperationRunner } from './operation-runner.ts';
@@ -32,6 +36,28 @@ it('is left by who waits for an operation while the database is slow', async () 
   await delay(50);
   await client.end();
   expect(await waiting).toBe('left');
+});
+
+it('waits between runs of one that was cancelled while the database is away, and can be left', async () => {
+  await using database = await openTestDatabase();
+  await using session = await OwnerSession.open(database.connectClient, log);
+  const operation = await insertPause(database, session.owner);
+  await using pool = new ConnectionPool({ host: '127.0.0.1', port: 1 }, () => undefined);
+  let runs = 0;
+  const handler: OperationHandler = async (_, { signal }) => {
+    runs += 1;
+    if (!signal.aborted) await once(signal, 'abort');
+    throw signal.reason;
+  };
+  const handlers = { 'capsule.pause': handler } as Partial<OperationHandlers> as OperationHandlers;
+  const runner = new OperationRunner(openPooledDb(pool, isDatabaseOutage), session, handlers, log);
+  runner.run(operation);
+  const reason = new WrennError('capsule_not_found', { id: operation.capsuleId ?? '' });
+  const cancelled = runner.cancelAllBut(operation.capsuleId ?? '', 'capsule.destroy', reason);
+  await until('it was run again', () => runs > 1);
+  await runner[Symbol.asyncDispose]();
+  await cancelled;
+  expect(runs).toBeLessThan(5);
 });
 
 /** Runs pauses by this handler, as a control plane of its own. */

@@ -35,20 +35,19 @@ export type OperationHandlers = Readonly<Record<OperationKind, OperationHandler>
 
 interface Running {
   readonly operation: Operation;
-  readonly controller: AbortController;
+  /** Fires for an operation that is to fail. */
+  readonly cancel: AbortController;
+  /** Fires with HandedOver; also for one that was cancelled, and whose failure could not be recorded yet. */
+  readonly handOver: AbortController;
   readonly ended: Promise<void>;
 }
 
 /** Why a handler was stopped without an outcome: another control plane goes on with it, or whoever starts next. */
 class HandedOver extends Error {}
 
-function isHandedOver({ reason }: AbortSignal): boolean {
-  return reason instanceof HandedOver;
-}
-
 /** Whether a run that ends with this error is followed by another, here or elsewhere, that goes on from what it did. */
 export function isRunAgain(error: unknown, signal: AbortSignal): boolean {
-  return isDatabaseOutage(error) || isHandedOver(signal);
+  return isDatabaseOutage(error) || signal.reason instanceof HandedOver;
 }
 
 /** Runs operations apart from the requests that asked for them. */
@@ -82,14 +81,14 @@ export class OperationRunner implements AsyncDisposable {
   run(operation: Operation): void {
     const { id } = operation;
     const earlier = this.#running.get(id);
-    if (this.#closed || (earlier && !isHandedOver(earlier.controller.signal))) return;
-    const controller = new AbortController();
-    const work = () => this.#work(operation, controller.signal);
+    if (this.#closed || (earlier && !earlier.handOver.signal.aborted)) return;
+    const [cancel, handOver] = [new AbortController(), new AbortController()];
+    const work = () => this.#work(operation, cancel.signal, handOver.signal);
     // One that was handed over may come back before its handler has stopped.
     const ended = (earlier ? earlier.ended.then(work) : work()).finally(() => {
-      if (this.#running.get(id)?.controller === controller) this.#running.delete(id);
+      if (this.#running.get(id)?.handOver === handOver) this.#running.delete(id);
     });
-    this.#running.set(id, { operation, controller, ended });
+    this.#running.set(id, { operation, cancel, handOver, ended });
   }
 
   /**
@@ -121,7 +120,7 @@ export class OperationRunner implements AsyncDisposable {
     const found = [...this.#running.values()].filter(
       ({ operation }) => operation.capsuleId === capsuleId && operation.kind !== kind,
     );
-    for (const { controller } of found) controller.abort(reason);
+    for (const { cancel } of found) cancel.abort(reason);
     await Promise.all(found.map(({ ended }) => ended));
   }
 
@@ -138,7 +137,7 @@ export class OperationRunner implements AsyncDisposable {
     if (running.size === 0) return;
     for (const id of await listLost(this.#db, [...running.keys()], this.#session.owner)) {
       this.#log.info({ operation: id }, 'an operation has another owner');
-      running.get(id)?.controller.abort(new HandedOver());
+      running.get(id)?.handOver.abort(new HandedOver());
     }
   }
 
@@ -153,7 +152,7 @@ export class OperationRunner implements AsyncDisposable {
     }
   }
 
-  async #work(operation: Operation, signal: AbortSignal): Promise<void> {
+  async #work(operation: Operation, cancelled: AbortSignal, handedOver: AbortSignal): Promise<void> {
     const log = this.#log.child({ operation: operation.id, kind: operation.kind, capsule: operation.capsuleId });
     const started = performance.now();
     // Only people read it: the work does not wait for its way to the disk.
@@ -163,8 +162,8 @@ export class OperationRunner implements AsyncDisposable {
         .then(() => setStep(this.#db, operation.id, name))
         .catch((err: unknown) => log.debug({ err, step: name }, 'could not record a step'));
     };
-    const context = { signal, step };
-    while (!isHandedOver(signal)) {
+    const context = { signal: AbortSignal.any([handedOver, cancelled]), step };
+    while (!handedOver.aborted) {
       try {
         const outcome = await this.#handlers[operation.kind](operation, context);
         await steps;
@@ -172,12 +171,12 @@ export class OperationRunner implements AsyncDisposable {
         log.info({ durationMs: Math.round(performance.now() - started) }, 'operation succeeded');
         return;
       } catch (err) {
-        if (isHandedOver(signal)) return;
+        if (handedOver.aborted) return;
         log.warn({ err, durationMs: Math.round(performance.now() - started) }, 'operation failed');
         if (!isDatabaseOutage(err) && (await this.#recordFailure(operation, err, log))) return;
       }
       // The database stopped it in the middle: only a repeated run can say how it ended.
-      await delay(OUTAGE_RETRY_MS, undefined, { signal }).catch(() => undefined);
+      await delay(OUTAGE_RETRY_MS, undefined, { signal: handedOver }).catch(() => undefined);
     }
   }
 
@@ -197,7 +196,7 @@ export class OperationRunner implements AsyncDisposable {
     this.#closed = true;
     clearInterval(this.#timer);
     const running = [...this.#running.values()];
-    for (const { controller } of running) controller.abort(new HandedOver());
+    for (const { handOver } of running) handOver.abort(new HandedOver());
     await Promise.all(running.map(({ ended }) => ended));
   }
 }
