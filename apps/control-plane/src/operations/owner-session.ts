@@ -7,6 +7,8 @@ import type { Announcement } from '../shared/announce.ts';
 import { FINISHED_CHANNEL, OWNER_LOCK_CLASS } from './operation-store.ts';
 
 const RETRY_MS = 500;
+/** For a server that does not answer any more. */
+const LEAVE_TIMEOUT_MS = 1000;
 /** Told of every operation; the others are told of one, by its id. */
 const ANY = Symbol('any operation');
 
@@ -122,6 +124,9 @@ export class OwnerSession implements AsyncDisposable {
     this.#closed = true;
     const client = this.#client;
     this.#client = undefined;
-    await client?.end();
+    if (!client) return;
+    const late = setTimeout(() => client.connection.stream.destroy(), LEAVE_TIMEOUT_MS);
+    await client.end();
+    clearTimeout(late);
   }
 }
