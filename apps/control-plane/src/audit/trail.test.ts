@@ -113,7 +113,11 @@ describe('the trail', () => {
     const late = entries(1);
     first.add(late[0] as AuditEntry);
     const [file = ''] = await readdir(dir);
-    expect((await stat(join(dir, file))).mode & 0o777).toBe(0o600);
+    const { mode, size } = await stat(join(dir, file));
+    expect(mode & 0o777).toBe(0o600);
+    // Ended again, it leaves nothing twice.
+    await first[Symbol.asyncDispose]();
+    expect((await stat(join(dir, file))).size).toBe(size);
     // Two that start at once.
     await Promise.all([1, 2].map(() => new UnwrittenEntries(dir).writeAll(db, log)));
     expect([await count(made), await count(late), await readdir(dir)]).toEqual([300, 1, []]);

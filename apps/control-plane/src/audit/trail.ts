@@ -132,6 +132,7 @@ export class AuditTrail implements AuditSink, AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#closing.signal.aborted) return;
     const { unwritten, log, closeMs = CLOSE_MS } = this.#options;
     this.#pump();
     const late = new AbortController();

@@ -20,6 +20,7 @@ import { requireRunning } from '../capsules/capsules.ts';
 import type { Capsule } from '../database/schema.ts';
 import { explainBreak, requireAwake } from '../guest/awake.ts';
 import { PortClosedError } from '../hosts/tunnel.ts';
+import { endConnectionIfClosing } from '../http/close-server.ts';
 import { toCatalogue } from '../http/error-handler.ts';
 import type { RouteDeps } from '../http/route-deps.ts';
 import { endToEnd, readPlatformKey, requestHeaders } from './headers.ts';
@@ -57,8 +58,11 @@ export class Edge {
       const request = args[0] as IncomingMessage;
       const target = readTarget(request.headers);
       if (!target) return emit(event, ...args);
-      if (event === 'request') void this.#serve(target, request, args[1] as ServerResponse);
-      else void this.#upgrade(target, request, args[1] as Duplex, args[2] as Buffer);
+      if (event === 'request') {
+        const response = args[1] as ServerResponse;
+        endConnectionIfClosing(server, request, response);
+        void this.#serve(target, request, response);
+      } else void this.#upgrade(target, request, args[1] as Duplex, args[2] as Buffer);
       return true;
     };
   }

@@ -1,22 +1,26 @@
 import { once } from 'node:events';
 import { Agent, get } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { text } from 'node:stream/consumers';
+import { buffer, text } from 'node:stream/consumers';
+import { setTimeout as delay } from 'node:timers/promises';
 import fastifyWebsocket from '@fastify/websocket';
 import { until } from '@wrenn/testing/until';
 import Fastify from 'fastify';
 import { expect, it } from 'vitest';
 import { WebSocket } from 'ws';
 import { OutboundLinks } from '../hosts/outbound-links.ts';
-import { closeServer } from './close-server.ts';
+import { closeServer, endConnectionIfClosing } from './close-server.ts';
 import type { Server } from './server.ts';
 
 /** Longer than a test may take, so that nothing here ends by it. */
 const NEVER_MS = 600_000;
+/** Many times what the kernel takes at once. */
+const LARGE_BYTES = 32 * 1024 * 1024;
 
 async function listening(addRoutes: (app: Server) => void): Promise<{ app: Server; port: number }> {
   const app = Fastify({ forceCloseConnections: 'idle' }) as unknown as Server;
   await app.register(fastifyWebsocket);
+  app.server.on('request', (request, response) => endConnectionIfClosing(app.server, request, response));
   addRoutes(app);
   await app.listen({ host: '127.0.0.1', port: 0 });
   return { app, port: (app.server.address() as AddressInfo).port };
@@ -62,4 +66,25 @@ it('does not wait for a stream whose client does not answer that it ends', async
   // What ended it was no answer.
   expect((await ended)[0]).toBe(1006);
   socket.on('error', () => undefined).terminate();
+});
+
+it('sends all of an answer that ends meanwhile to a client that takes its time', async () => {
+  const finish = Promise.withResolvers<void>();
+  const { app, port } = await listening((routes) => {
+    routes.get('/large', async () => {
+      await finish.promise;
+      return Buffer.alloc(LARGE_BYTES);
+    });
+  });
+  const asking = get({ port, path: '/large' });
+  const arrived = once(asking, 'response');
+  await once(app.server, 'request');
+  const closed = close(app, NEVER_MS);
+  await until('it takes no more connections', () => !app.server.listening);
+  finish.resolve();
+  const [answer] = await arrived;
+  // As long as the rest waits in the server.
+  await delay(200);
+  expect((await buffer(answer)).length).toBe(LARGE_BYTES);
+  await closed;
 });

@@ -1,3 +1,4 @@
+import type { Server as HttpServer, IncomingMessage, ServerResponse } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import type { OutboundLinks } from '../hosts/outbound-links.ts';
@@ -5,11 +6,19 @@ import type { Server } from './server.ts';
 
 const LOOK_MS = 50;
 
+/**
+ * Has the connection of a request end with its answer where the server closes meanwhile: else it would be kept for a next
+ * request. What the client has not taken yet is still sent.
+ */
+export function endConnectionIfClosing(server: HttpServer, request: IncomingMessage, response: ServerResponse): void {
+  response.once('finish', () => {
+    if (!server.listening) request.socket.destroySoon();
+  });
+}
+
 /** Lets open requests and streams end for a while, then ends them. */
 export async function closeServer(app: Server, links: OutboundLinks, drainMs: number): Promise<void> {
   const { server, websocketServer } = app;
-  // A connection whose answer ends later than the server closes would be kept for a next request.
-  const idle = setInterval(() => server.closeIdleConnections(), LOOK_MS);
   const cutOff = setTimeout(() => {
     // Those whose other side does not answer that they close.
     for (const socket of websocketServer.clients) socket.terminate();
@@ -19,7 +28,6 @@ export async function closeServer(app: Server, links: OutboundLinks, drainMs: nu
     for (const socket of websocketServer.clients) socket.close(1001, 'the server is stopping');
     await Promise.all([app.close(), endLinks(app, links, AbortSignal.timeout(drainMs))]);
   } finally {
-    clearInterval(idle);
     clearTimeout(cutOff);
   }
 }

@@ -11,6 +11,7 @@ import { type GuardDeps, guardRoutes } from '../access/guard.ts';
 import { recordRequests } from '../audit/record-requests.ts';
 import type { AuditSink } from '../audit/trail.ts';
 import type { Caller } from '../capsules/capsules.ts';
+import { endConnectionIfClosing } from './close-server.ts';
 import { answerUnroutable, handleError, handleUnknownRoute } from './error-handler.ts';
 import { acceptJson } from './json-body.ts';
 import { answerMalformed } from './malformed-request.ts';
@@ -63,6 +64,7 @@ export async function createServer(log: Logger, options: ServerOptions): Promise
   app.decorateRequest('principal', undefined);
   app.decorateRequest('caller', null as unknown as Caller);
   acceptJson(app);
+  app.server.on('request', (request, response) => endConnectionIfClosing(app.server, request, response));
   let isClosing = false;
   app.addHook('preClose', async () => {
     isClosing = true;

@@ -83,6 +83,7 @@ export class Jobs implements AsyncDisposable {
   readonly #schedules = new Map<string, string>();
   readonly #closing = new AbortController();
   #isStarted = false;
+  #stopped: Promise<void> | undefined;
 
   private constructor(boss: PgBoss, options: JobsOptions) {
     this.#boss = boss;
@@ -202,7 +203,12 @@ export class Jobs implements AsyncDisposable {
   }
 
   /** Ends the connections; jobs that run are told to end, and begun again by others when they do not in time. */
-  async [Symbol.asyncDispose](): Promise<void> {
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#stopped ??= this.#stop();
+    return this.#stopped;
+  }
+
+  async #stop(): Promise<void> {
     // First, since a job that is told to end can be due again at once, and is another control plane's then.
     await Promise.all([...this.#queues.keys()].map((name) => this.#boss.offWork(name, { wait: false })));
     this.#closing.abort(new Error('this control plane stops'));
