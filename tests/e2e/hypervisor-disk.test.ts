@@ -53,9 +53,12 @@ async function sleep(vm: RunningVm): Promise<MemorySnapshot> {
   return snapshot;
 }
 
-/** The guest's whole disk by its own sums, read from the device and not from the guest's caches. */
+/**
+ * The guest's whole disk by its own sums, read from the device and not from the guest's caches. Of reading, too, nothing
+ * is left that the guest would write later.
+ */
 function sums(slot: TestSlot): Promise<string> {
-  return inGuest(slot, 'sync; echo 3 >/proc/sys/vm/drop_caches; cd /; md5sum gen-*');
+  return inGuest(slot, 'sync; echo 3 >/proc/sys/vm/drop_caches; cd /; md5sum gen-*; sync');
 }
 
 async function writeGeneration(slot: TestSlot, generation: number): Promise<void> {
