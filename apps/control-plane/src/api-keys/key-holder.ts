@@ -5,6 +5,7 @@ import { and, eq, gt, isNull, or, sql } from 'drizzle-orm';
 import type { KeyHolder } from '../access/principal.ts';
 import type { Db } from '../database/database.ts';
 import { apiKeys, teamMembers, teams, users } from '../database/people-schema.ts';
+import { preparedOnce } from '../database/prepared.ts';
 import { hashKey } from './new-key.ts';
 
 /** A team's own key does what an admin's would, as far as keys reach. */
@@ -34,21 +35,8 @@ export async function findKeyHolder(db: Db, keyBody: string): Promise<KeyHolder>
   };
 }
 
-type KeyQuery = ReturnType<typeof prepareQuery>;
-
-/** The statement is built once, and parsed once on each connection: this runs for every request. */
-const queries = new WeakMap<Db, KeyQuery>();
-
-function queryOf(db: Db): KeyQuery {
-  const known = queries.get(db);
-  if (known) return known;
-  const query = prepareQuery(db);
-  queries.set(db, query);
-  return query;
-}
-
-function prepareQuery(db: Db) {
-  return db
+const queryOf = preparedOnce((db) =>
+  db
     .select({
       id: apiKeys.id,
       name: apiKeys.name,
@@ -70,5 +58,5 @@ function prepareQuery(db: Db) {
         or(isNull(apiKeys.expiresAt), gt(apiKeys.expiresAt, sql`now()`)),
       ),
     )
-    .prepare('find_key_holder');
-}
+    .prepare('find_key_holder'),
+);

@@ -6,6 +6,7 @@ import { revokeConnections } from '../access/open-connections.ts';
 import type { SignedInUser } from '../access/principal.ts';
 import type { Db } from '../database/database.ts';
 import { type Session, sessions, teamMembers, teams, users } from '../database/people-schema.ts';
+import { preparedOnce } from '../database/prepared.ts';
 import { comesAfter, type Page, pageOf, positionAt } from '../http/cursor.ts';
 import type { SessionClaims } from './session-token.ts';
 
@@ -56,19 +57,8 @@ export async function findSignedInUser(
   return { type: 'user', id, name, email, isAdmin, sessionId, team };
 }
 
-/** The statement is built once, and parsed once on each connection: this runs for every request. */
-const queries = new WeakMap<Db, ReturnType<typeof prepareQuery>>();
-
-function queryOf(db: Db): ReturnType<typeof prepareQuery> {
-  const known = queries.get(db);
-  if (known) return known;
-  const query = prepareQuery(db);
-  queries.set(db, query);
-  return query;
-}
-
-function prepareQuery(db: Db) {
-  return db
+const queryOf = preparedOnce((db) =>
+  db
     .select({
       id: users.id,
       name: users.name,
@@ -85,8 +75,8 @@ function prepareQuery(db: Db) {
     .where(
       and(eq(sessions.id, sql.placeholder('sessionId')), eq(sessions.userId, sql.placeholder('userId')), hasNotEnded),
     )
-    .prepare('find_signed_in_user');
-}
+    .prepare('find_signed_in_user'),
+);
 
 /** Sessions of a user that have not ended, the newest first. */
 export async function listSessions(db: Db, userId: string, { limit, cursor }: ArrayQuery): Promise<Page<Session>> {
