@@ -6,23 +6,13 @@ import type { Db } from '../database/database.ts';
 import { type Capsule, capsules } from '../database/schema.ts';
 import { comesAfter, type Page, type Position, pageOf, positionAt } from '../http/cursor.ts';
 import { findUsableSnapshot } from '../snapshots/snapshot-store.ts';
+import { BUSY } from './verdict.ts';
 
 /** A capsule without what only one of them is asked for. */
 export type ListedCapsule = Omit<Capsule, 'consoleTail'>;
 
 const { consoleTail: _consoleTail, ...LISTED } = getTableColumns(capsules);
 const NEWEST_FIRST = [desc(capsules.createdAt), desc(capsules.id)] as const;
-
-/** States that capsules only pass through: few are in them at any time. */
-const PASSING: readonly CapsuleStatus[] = [
-  'pending',
-  'starting',
-  'pausing',
-  'hibernating',
-  'resuming',
-  'forking',
-  'stopping',
-];
 
 /** States that a list leaves out unless it is asked for them. */
 const ENDED: readonly CapsuleStatus[] = ['stopped', 'error'];
@@ -81,10 +71,10 @@ function statusesOf(status: string | undefined): readonly CapsuleStatus[] {
   return [...new Set(wanted)];
 }
 
-/** Those that capsules pass through together: each group takes time to plan. */
+/** Those that capsules only pass through together: few are in them at any time, and each group takes time to plan. */
 function inGroups(statuses: readonly CapsuleStatus[]): CapsuleStatus[][] {
-  const lasting = statuses.filter((status) => !PASSING.includes(status));
-  const passing = statuses.filter((status) => PASSING.includes(status));
+  const lasting = statuses.filter((status) => !BUSY.includes(status));
+  const passing = statuses.filter((status) => BUSY.includes(status));
   return [...lasting.map((status) => [status]), ...(passing.length > 0 ? [passing] : [])];
 }
 
