@@ -6,13 +6,10 @@ import { fileRoutes } from '../guest/file-routes.ts';
 import { processRoutes } from '../guest/process-routes.ts';
 import { ptyRoute } from '../guest/pty-route.ts';
 import { streamRoutes } from '../guest/stream-routes.ts';
-import { clientGone } from '../http/client-gone.ts';
 import { emptyBody, idempotencyHeaders } from '../http/request-parts.ts';
 import { errorResponses, type RouteDeps } from '../http/route-deps.ts';
 import type { Server } from '../http/server.ts';
-import { toSnapshotBody } from '../snapshots/snapshot-body.ts';
-import { snapshotRoutes } from '../snapshots/snapshot-routes.ts';
-import { createSnapshot } from '../snapshots/snapshots.ts';
+import { snapshotRoutes, takeSnapshot } from '../snapshots/snapshot-routes.ts';
 
 /**
  * Capsules of the platform itself: the routes of every team's capsules, below /admin and for administrators. The guard
@@ -71,11 +68,8 @@ function snapshotRoute(app: Server, { capsules }: RouteDeps): void {
       preValidation: emptyBody,
     },
     async (request, reply) => {
-      const { caller, params, body, headers } = request;
-      const gone = clientGone(request, reply);
-      const made = await createSnapshot(capsules, caller, params.id, body.name, headers['idempotency-key'], gone);
-      reply.code(201);
-      return toSnapshotBody(made);
+      const { params, body, headers } = request;
+      return takeSnapshot(capsules, request, reply, params.id, body.name, headers['idempotency-key']);
     },
   );
 }

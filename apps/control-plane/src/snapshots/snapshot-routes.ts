@@ -7,7 +7,10 @@ import {
   snapshotParamsSchema,
   snapshotSchema,
 } from '@wrenn/protocol/rest/sleep';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { z } from 'zod';
 import { capsuleDetails } from '../audit/access-details.ts';
+import type { CapsulesDeps } from '../capsules/capsules.ts';
 import { clientGone } from '../http/client-gone.ts';
 import { answerPage } from '../http/cursor.ts';
 import { emptyBody, idempotencyHeaders } from '../http/request-parts.ts';
@@ -37,11 +40,8 @@ export function snapshotRoutes(app: Server, { db, capsules }: RouteDeps): void {
       preValidation: emptyBody,
     },
     async (request, reply) => {
-      const { caller, params, body, headers } = request;
-      const gone = clientGone(request, reply);
-      const made = await createSnapshot(capsules, caller, params.id, body.name, headers['idempotency-key'], gone);
-      reply.code(201);
-      return toSnapshotBody(made);
+      const { params, body, headers } = request;
+      return takeSnapshot(capsules, request, reply, params.id, body.name, headers['idempotency-key']);
     },
   );
 
@@ -59,12 +59,9 @@ export function snapshotRoutes(app: Server, { db, capsules }: RouteDeps): void {
       },
     },
     async (request, reply) => {
-      const { caller, body, headers } = request;
+      const { body, headers } = request;
       const id = body.capsule_id ?? body.sandbox_id ?? '';
-      const gone = clientGone(request, reply);
-      const made = await createSnapshot(capsules, caller, id, body.name, headers['idempotency-key'], gone);
-      reply.code(201);
-      return toSnapshotBody(made);
+      return takeSnapshot(capsules, request, reply, id, body.name, headers['idempotency-key']);
     },
   );
 
@@ -127,4 +124,19 @@ export function snapshotRoutes(app: Server, { db, capsules }: RouteDeps): void {
       return null;
     },
   );
+}
+
+/** Answers a request for a snapshot, on whichever path it came. */
+export async function takeSnapshot(
+  deps: CapsulesDeps,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  capsuleId: string,
+  name: string | undefined,
+  idempotencyKey: string | undefined,
+): Promise<z.input<typeof snapshotSchema>> {
+  const gone = clientGone(request, reply);
+  const made = await createSnapshot(deps, request.caller, capsuleId, name, idempotencyKey, gone);
+  reply.code(201);
+  return toSnapshotBody(made);
 }
