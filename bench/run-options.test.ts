@@ -23,16 +23,24 @@ it('takes the sections that are named, and refuses others', () => {
 
 it('puts the rows of some sections in the place of earlier ones', () => {
   const before = [
-    { name: 'a', p50: 1 },
-    { name: 'b', p50: 2 },
+    { name: 'a', unit: 'ms', p50: 1 },
+    { name: 'b', unit: 'ms', p50: 2 },
   ];
   const measured = [
-    { name: 'c', p50: 3 },
-    { name: 'a', p50: 4 },
+    { name: 'c', unit: 'ms', p50: 3 },
+    { name: 'a', unit: 'ms', p50: 4 },
   ];
   expect(mergeRows(before, measured)).toEqual([
-    { name: 'a', p50: 4 },
-    { name: 'b', p50: 2 },
-    { name: 'c', p50: 3 },
+    { name: 'a', unit: 'ms', p50: 4 },
+    { name: 'b', unit: 'ms', p50: 2 },
+    { name: 'c', unit: 'ms', p50: 3 },
   ]);
+});
+
+it('keeps what was measured of one thing in several units', () => {
+  const rows = [
+    { name: 'a', unit: 'requests/s', p50: 100 },
+    { name: 'a', unit: 'ms', p50: 10 },
+  ];
+  expect(mergeRows([], rows)).toEqual(rows);
 });

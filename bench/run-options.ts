@@ -47,8 +47,12 @@ export function isWhole({ quick, sections }: RunOptions): boolean {
 }
 
 /** What is kept: of rows with the same name the new one, in the place of the old. Each says which run it is of. */
-export function mergeRows<R extends { readonly name: string }>(before: readonly R[], measured: readonly R[]): R[] {
-  const rows = new Map(before.map((row) => [row.name, row]));
-  for (const row of measured) rows.set(row.name, row);
+export function mergeRows<R extends { readonly name: string; readonly unit: string }>(
+  before: readonly R[],
+  measured: readonly R[],
+): R[] {
+  const keyOf = ({ name, unit }: R) => `${name}, ${unit}`;
+  const rows = new Map(before.map((row) => [keyOf(row), row]));
+  for (const row of measured) rows.set(keyOf(row), row);
   return [...rows.values()];
 }
