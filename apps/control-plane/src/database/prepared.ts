@@ -8,7 +8,9 @@ import type { Db } from './database.ts';
 export function preparedOnce<Query>(prepare: (db: Db) => Query): (db: Db) => Query {
   const queries = new WeakMap<Db, Query>();
   return (db) => {
-    const query = queries.get(db) ?? prepare(db);
+    const known = queries.get(db);
+    if (known) return known;
+    const query = prepare(db);
     queries.set(db, query);
     return query;
   };
