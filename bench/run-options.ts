@@ -46,7 +46,7 @@ export function isWhole({ quick, sections }: RunOptions): boolean {
   return !quick && sections.size === SECTIONS.length;
 }
 
-/** What is kept: of rows with the same name the new one, in the place of the old. Each says which run it is of. */
+/** What is kept: of rows with the same name and unit the new one, in the place of the old. Each says which run it is of. */
 export function mergeRows<R extends { readonly name: string; readonly unit: string }>(
   before: readonly R[],
   measured: readonly R[],
